@@ -1,0 +1,126 @@
+// Package netns holds network namespaces that have no name and no process of
+// their own: a [Handle] is a file descriptor, and when the last descriptor and
+// the last socket in it are gone the kernel removes the namespace with every
+// interface, route and qdisc in it. Nothing is ever pinned in the file system,
+// so nothing is left to clean after kill -9.
+//
+// It refuses to leave a thread in the wrong namespace: a thread that cannot be
+// brought back is given up to the Go runtime, which ends it.
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+
+	"github.com/vishvananda/netlink"
+	vnetns "github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// self is the namespace of the calling thread. /proc/self would be that of the
+// main thread.
+const self = "/proc/thread-self/ns/net"
+
+// Handle is an open network namespace. It is safe for concurrent use; it must
+// be closed once, after all use.
+type Handle struct {
+	name string
+	file *os.File
+}
+
+// New makes a namespace with its loopback interface up. The name appears in
+// errors only. It needs CAP_SYS_ADMIN in the process's user namespace.
+func New(name string) (*Handle, error) {
+	var h *Handle
+	err := onThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("make a network namespace: %w", err)
+		}
+		file, err := os.Open(self)
+		if err != nil {
+			return fmt.Errorf("open the new network namespace: %w", err)
+		}
+		h = &Handle{name: name, file: file}
+		lo, err := netlink.LinkByName("lo")
+		if err == nil {
+			err = netlink.LinkSetUp(lo)
+		}
+		if err != nil {
+			file.Close()
+			return fmt.Errorf("bring up the loopback interface: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("node %s: %w", name, err)
+	}
+	return h, nil
+}
+
+// Current opens the namespace of the calling process's main thread.
+func Current() (*Handle, error) {
+	file, err := os.Open("/proc/self/ns/net")
+	if err != nil {
+		return nil, fmt.Errorf("open this process's network namespace: %w", err)
+	}
+	return &Handle{name: "host", file: file}, nil
+}
+
+// Name is the name given to New.
+func (h *Handle) Name() string { return h.name }
+
+// FD is the namespace's file descriptor, valid until Close.
+func (h *Handle) FD() int { return int(h.file.Fd()) }
+
+// Close lets go of the namespace.
+func (h *Handle) Close() error { return h.file.Close() }
+
+// Do runs fn on a thread that has entered the namespace and returns fn's
+// error. Sockets that fn opens belong to the namespace for good; fn must not
+// start goroutines that rely on it, since those run on other threads.
+func (h *Handle) Do(fn func() error) error {
+	return onThread(func() error {
+		if err := unix.Setns(h.FD(), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter the network namespace of %s: %w", h.name, err)
+		}
+		return fn()
+	})
+}
+
+// Netlink opens a netlink handle that acts in the namespace. The caller
+// closes it.
+func (h *Handle) Netlink(families ...int) (*netlink.Handle, error) {
+	nl, err := netlink.NewHandleAt(vnetns.NsHandle(h.FD()), families...)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink in %s: %w", h.name, err)
+	}
+	return nl, nil
+}
+
+// onThread runs fn on a goroutine locked to its thread and puts the thread back
+// into the namespace it was in. Where that fails the goroutine ends locked, and
+// the runtime ends the thread with it.
+func onThread(fn func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		before, err := os.Open(self)
+		if err != nil {
+			runtime.UnlockOSThread()
+			done <- fmt.Errorf("open this thread's network namespace: %w", err)
+			return
+		}
+		defer before.Close()
+		err = fn()
+		if back := unix.Setns(int(before.Fd()), unix.CLONE_NEWNET); back != nil {
+			// Still locked: the runtime ends this thread with the goroutine.
+			done <- errors.Join(err, fmt.Errorf("leave the network namespace: %w", back))
+			return
+		}
+		runtime.UnlockOSThread()
+		done <- err
+	}()
+	return <-done
+}
