@@ -1,0 +1,113 @@
+// Package port makes the interfaces at the ends of links, for every engine
+// alike: named, addressed, quiet and exact.
+//
+// Quiet means that the kernel sends nothing on them by itself, for a dozen
+// router solicitations and duplicate address probes would be counted as
+// traffic of the lab, and would take the losses meant for it. Exact means that a
+// frame is a frame: without segmentation offloads a loss, a queue's limit and a
+// rate apply to what a wire would carry, not to buffers of 64 KB, and frames
+// keep their order on machines with several processors.
+//
+// It refuses to leave an interface half made: what cannot be finished is
+// removed.
+package port
+
+import (
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/tcplab/tcplab/internal/netns"
+)
+
+// End is one interface in one namespace.
+type End struct {
+	NS    *netns.Handle    // where it is
+	Name  string           // of the interface there, ≤ 15 bytes
+	MAC   net.HardwareAddr // its address; nil: the kernel's choice
+	MTU   int              // bytes of an IP packet; 0: the kernel's default of 1500
+	Plain bool             // keep segmentation and receive offloads as the kernel sets them
+}
+
+// Veth makes a veth pair with its ends in their namespaces, quiet, exact and
+// up. Two requests to the kernel for one pair would leave a moment in which a
+// killed process loses the pair; here each end is born where it belongs.
+func Veth(a, b End) error {
+	err := a.NS.Do(func() error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = a.Name
+		attrs.MTU = a.MTU
+		attrs.HardwareAddr = a.MAC
+		// One queue each way: frames keep their order, and the root qdisc is one
+		// qdisc and not an mq with a child for each processor.
+		attrs.NumTxQueues, attrs.NumRxQueues = 1, 1
+		veth := netlink.NewVeth(attrs)
+		veth.PeerName = b.Name
+		veth.PeerNamespace = netlink.NsFd(b.NS.FD())
+		veth.PeerMTU = uint32(b.MTU)
+		veth.PeerHardwareAddr = b.MAC
+		if err := netlink.LinkAdd(veth); err != nil {
+			return fmt.Errorf("make veth %s in %s with its peer %s in %s: %w", a.Name, a.NS.Name(), b.Name, b.NS.Name(), err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, end := range []End{a, b} {
+		if err := errors.Join(Quiet(end), Up(end)); err != nil {
+			return errors.Join(err, Remove(a))
+		}
+	}
+	return nil
+}
+
+// Quiet makes an interface that exists, and is still down, quiet and exact as
+// the package says: IPv6 without duplicate address detection, router
+// solicitation and generated addresses; segmentation and receive offloads off
+// unless End.Plain; frames received on one processor.
+func Quiet(end End) error {
+	err := end.NS.Do(func() error {
+		if err := silence(end.Name); err != nil {
+			return err
+		}
+		if !end.Plain {
+			if err := exact(end.Name); err != nil {
+				return err
+			}
+		}
+		return steer(end.Name)
+	})
+	if err != nil {
+		return fmt.Errorf("quieten %s in %s: %w", end.Name, end.NS.Name(), err)
+	}
+	return nil
+}
+
+// Up brings the interface up.
+func Up(end End) error {
+	return end.NS.Do(func() error {
+		if err := change(end.Name, unix.IFF_UP); err != nil {
+			return fmt.Errorf("bring up %s in %s: %w", end.Name, end.NS.Name(), err)
+		}
+		return nil
+	})
+}
+
+// Remove deletes the interface, and its peer with it where it is a veth. One
+// that is not there any more is no error.
+func Remove(end End) error {
+	return end.NS.Do(func() error {
+		link, err := netlink.LinkByName(end.Name)
+		if err == nil {
+			err = netlink.LinkDel(link)
+		}
+		if err != nil && !errors.As(err, &netlink.LinkNotFoundError{}) && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("remove %s in %s: %w", end.Name, end.NS.Name(), err)
+		}
+		return nil
+	})
+}
