@@ -153,10 +153,10 @@ func boot(ctx context.Context, kernel, state string, config Config, log *tail) e
 		theirs = append(theirs, guests)
 		copies.Go(func() {
 			defer from.Close()
-			// A writer that fails is the caller's; the guest must not block on it.
 			if _, err := io.Copy(to, from); err != nil {
 				fmt.Fprintf(log, "user-mode-linux: pass the output on: %v\n", err)
-				io.Copy(io.Discard, from)
+				// The writer is lost, and the guest must not block on it.
+				_, _ = io.Copy(io.Discard, from)
 			}
 		})
 	}

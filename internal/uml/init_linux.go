@@ -1,6 +1,7 @@
 package uml
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -22,6 +22,9 @@ const initArg = "tcplab-uml-init"
 // drainTime is how long output is waited for once the command has ended, where
 // a process that it left behind holds the pipe open.
 const drainTime = time.Second
+
+// modprobeTime is far above what loading a module takes here, some 50 ms.
+const modprobeTime = 20 * time.Second
 
 // Init takes over where this program was booted as the init of a guest, and
 // does not return then. Call it first in main.
@@ -44,7 +47,7 @@ func Init() {
 	}
 	err = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	fmt.Fprintln(os.Stderr, "power off:", err)
-	os.Exit(1)
+	os.Exit(1) //nolint:forbidigo // an init has nowhere to return to: this makes the kernel panic, which ends the guest
 }
 
 // carryOut makes the guest fit to live in, runs the command and says how that
@@ -74,7 +77,9 @@ func settle(state string, ask request) error {
 	if err := overlayRoot(ask.Modules, append([]string{state}, ask.Writable...)); err != nil {
 		return err
 	}
-	if text, err := exec.Command("/sbin/modprobe", "ipv6").CombinedOutput(); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), modprobeTime)
+	defer cancel()
+	if text, err := exec.CommandContext(ctx, "/sbin/modprobe", "ipv6").CombinedOutput(); err != nil {
 		return fmt.Errorf("load ipv6 with modprobe (Debian's package kmod has it): %w: %s", err, text)
 	}
 	if err := unix.Sethostname([]byte("guest")); err != nil {
@@ -175,7 +180,7 @@ func reap(pid int) (result, error) {
 		case err != nil:
 			return result{}, fmt.Errorf("wait for the command: %w", err)
 		case status.Signaled():
-			return result{Status: 128 + int(status.Signal()), Signal: syscall.Signal(status.Signal())}, nil
+			return result{Status: 128 + int(status.Signal()), Signal: status.Signal()}, nil
 		default:
 			return result{Status: status.ExitStatus()}, nil
 		}
