@@ -1,0 +1,34 @@
+package theory
+
+import "time"
+
+// Jiffy is the time between two timer interrupts of a kernel, 1/HZ: 10 ms at
+// HZ 100, 4 ms at 250, 1 ms at 1000.
+func Jiffy(hz int) time.Duration {
+	if hz <= 0 {
+		return 0
+	}
+	return time.Second / time.Duration(hz)
+}
+
+// Jiffies is d in jiffies, rounded up as msecs_to_jiffies does.
+func Jiffies(d time.Duration, hz int) int {
+	return int((d*time.Duration(hz) + time.Second - 1) / time.Second)
+}
+
+// TimerExpiry is when a kernel timer of length d fires that is set at the
+// moment now, both counted from one timer interrupt:
+//
+//	(⌊now/j⌋ + ⌈d/j⌉ + 1)·j
+//
+// A timer is set in whole jiffies from the last interrupt and the timer wheel adds one, so
+// that it never fires early (calc_index in kernel/time/timer.c). It therefore
+// runs between d and d + 1 jiffy. Valid for up to 63 jiffies: beyond them the wheel is
+// coarser.
+func TimerExpiry(now, d time.Duration, hz int) time.Duration {
+	if hz <= 0 {
+		return now + d
+	}
+	elapsed := now * time.Duration(hz) / time.Second
+	return (elapsed + time.Duration(Jiffies(d, hz)) + 1) * time.Second / time.Duration(hz)
+}
