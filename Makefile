@@ -5,7 +5,9 @@ SHELL := /bin/sh
 
 BUF := tools/bin/buf
 LINT := tools/bin/golangci-lint
-PROTO_TOOLS := tools/bin/.proto
+# It stands for all that tools/go.mod builds.
+TALLY := tools/bin/tally
+UMLRUN := bin/umlrun
 DEPS := proto/.deps/buf/validate/validate.proto
 
 .PHONY: help
@@ -16,21 +18,31 @@ help: ## list these targets
 build: ## the static binary bin/tcplab
 	CGO_ENABLED=0 go build -trimpath -o bin/tcplab ./cli/tcplab
 
+.PHONY: setup
+setup: packages $(TALLY) ## install what the tests need and is missing, each named first
+
+.PHONY: packages
+packages:
+	@tools/setup
+
 # Each tool is pinned by a go.mod of its own, so that none decides the version
 # of what another, or tcplab itself, is built with.
 $(BUF): tools/buf/go.mod tools/buf/go.sum
+	@echo "builds buf, once"
 	cd tools/buf && go build -o ../bin/ tool
 	@touch $@
 
 $(LINT): tools/lint/go.mod tools/lint/go.sum
+	@echo "builds golangci-lint, once; that takes some minutes"
 	cd tools/lint && go build -o ../bin/ tool
 	@touch $@
 
-$(PROTO_TOOLS): tools/go.mod tools/go.sum tools/cmd/protodeps/main.go
+$(TALLY): tools/go.mod tools/go.sum $(wildcard tools/cmd/*/*.go)
+	@echo "setup: builds the protobuf plugins and the tools of this repository"
 	cd tools && go build -o bin/ tool
 	@touch $@
 
-$(DEPS): $(PROTO_TOOLS)
+$(DEPS): $(TALLY)
 	tools/bin/protodeps proto/.deps
 	@touch $@
 
@@ -41,12 +53,35 @@ generate: $(BUF) $(DEPS) ## format the protos and generate proto/gen from them
 
 .PHONY: check-generate
 check-generate: $(BUF) $(DEPS) ## fail when proto/gen is not current
-	tools/generated
-
-.PHONY: lint-proto
-lint-proto: $(BUF) $(DEPS) ## buf's rules for the contract
-	$(BUF) lint
+	@tools/generated
 
 .PHONY: breaking
 breaking: $(BUF) $(DEPS) ## compare the contract with the main branch's (REF=commit for another)
-	tools/breaking $(REF)
+	@tools/breaking $(REF)
+
+.PHONY: lint
+lint: $(BUF) $(DEPS) $(LINT) ## the contract's rules and the code's
+	$(BUF) lint
+	$(LINT) run ./...
+	cd tools && ../$(LINT) run --config ../.golangci.yml ./...
+
+.PHONY: umlrun
+umlrun: ## the binary bin/umlrun: a command in a user-mode-linux guest
+	@CGO_ENABLED=0 go build -o $(UMLRUN) ./internal/uml/umlrun
+
+.PHONY: test
+test: setup umlrun ## all tests: on this kernel with -race, and netem's in a guest
+	@tools/test
+
+.PHONY: bench
+bench: setup ## measure, medians of 5
+	go test -run '^$$' -bench . -count 5 ./... | tee bench.out
+	tools/bin/benchstat bench.out
+
+.PHONY: accept
+accept: build umlrun ## the checks of one area of work: make accept AREA=foundation [RUN=regexp]
+	go run ./tests/accept -area "$(AREA)" -run "$(RUN)"
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin tools/bin proto/.deps bench.out

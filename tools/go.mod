@@ -4,6 +4,8 @@ go 1.26.0
 
 tool (
 	github.com/tcplab/tcplab/tools/cmd/protodeps
+	github.com/tcplab/tcplab/tools/cmd/tally
+	golang.org/x/perf/cmd/benchstat
 	google.golang.org/grpc/cmd/protoc-gen-go-grpc
 	google.golang.org/protobuf/cmd/protoc-gen-go
 )
@@ -14,4 +16,8 @@ require (
 	google.golang.org/protobuf v1.36.12
 )
 
-require google.golang.org/grpc/cmd/protoc-gen-go-grpc v1.6.2 // indirect
+require (
+	github.com/aclements/go-moremath v0.0.0-20210112150236-f10218a38794 // indirect
+	golang.org/x/perf v0.0.0-20260908200009-22c9c6c9d4da // indirect
+	google.golang.org/grpc/cmd/protoc-gen-go-grpc v1.6.2 // indirect
+)
