@@ -17,8 +17,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"syscall"
 
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
@@ -55,9 +55,9 @@ func Open(dir string) (*Spool, error) {
 		return nil, storage("open the spool", err)
 	}
 	s := &Spool{dir: dir, lock: lock}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		lock.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
+		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, rpcerr.New(codes.FailedPrecondition, rpcerr.Busy, "Stop the other agent, or give this one a spool of its own.",
 				"another agent uses the spool %s", dir)
 		}
@@ -163,7 +163,7 @@ func missing(what string) error {
 func storage(operation string, err error) error {
 	remedy := "Choose another state directory, or make this one writable."
 	code := codes.FailedPrecondition
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		remedy, code = "Free space on the disk, or choose a state directory on another.", codes.ResourceExhausted
 	}
 	return rpcerr.New(code, rpcerr.Storage, remedy, "%s: %w", operation, err)

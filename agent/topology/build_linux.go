@@ -21,6 +21,7 @@ import (
 type Standing struct {
 	Nodes []*netns.Handle // in the order of Plan.Nodes
 	Links []link.Link     // in the order of Plan.Links
+	plan  *Plan
 }
 
 // Build makes the plan's namespaces, links, bridges, addresses, neighbours,
@@ -30,13 +31,13 @@ func Build(ctx context.Context, p *Plan, engines []link.Engine) (_ *Standing, er
 	if len(engines) != len(p.Links) {
 		return nil, fmt.Errorf("%d engines for %d links", len(engines), len(p.Links))
 	}
-	s := &Standing{Nodes: make([]*netns.Handle, len(p.Nodes))}
+	s := &Standing{Nodes: make([]*netns.Handle, len(p.Nodes)), plan: p}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if err := s.eachNode(ctx, p, s.found); err != nil {
+	if err := s.eachNode(ctx, s.found); err != nil {
 		return nil, err
 	}
 	// Links one after another: the kernel makes interfaces under one lock.
@@ -44,13 +45,13 @@ func Build(ctx context.Context, p *Plan, engines []link.Engine) (_ *Standing, er
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		made, err := engines[i].Create(ctx, s.spec(p, i))
+		made, err := engines[i].Create(ctx, s.Spec(i))
 		if err != nil {
 			return nil, fmt.Errorf("link %s: %w", p.Links[i].Name, err)
 		}
 		s.Links = append(s.Links, made)
 	}
-	if err := s.eachNode(ctx, p, s.furnish); err != nil {
+	if err := s.eachNode(ctx, s.furnish); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -83,26 +84,27 @@ func (p *Plan) Spec(i int) link.Spec {
 	return spec
 }
 
-// spec is the link at the index between namespaces that stand.
-func (s *Standing) spec(p *Plan, i int) link.Spec {
-	spec := p.Spec(i)
-	for side, end := range p.Links[i].Ends {
+// Spec is the link at the index as its engine made it.
+func (s *Standing) Spec(i int) link.Spec {
+	spec := s.plan.Spec(i)
+	for side, end := range s.plan.Links[i].Ends {
 		spec.Ends[side].Node = s.Nodes[end.Node]
 	}
 	return spec
 }
 
 // eachNode does something for all nodes, a few at once.
-func (s *Standing) eachNode(ctx context.Context, p *Plan, do func(i int, n *Node) error) error {
+func (s *Standing) eachNode(ctx context.Context, do func(i int, n *Node) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(2 * runtime.GOMAXPROCS(0))
-	for i := range p.Nodes {
+	for i := range s.plan.Nodes {
 		group.Go(func() error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if err := do(i, &p.Nodes[i]); err != nil {
-				return fmt.Errorf("node %s: %w", p.Nodes[i].Name, err)
+			n := &s.plan.Nodes[i]
+			if err := do(i, n); err != nil {
+				return fmt.Errorf("node %s: %w", n.Name, err)
 			}
 			return nil
 		})

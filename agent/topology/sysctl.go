@@ -29,31 +29,33 @@ const buffers = "4096 8388608 67108864"
 
 // hygiene are the settings of every node (kernel: Documentation/networking/ip-sysctl.rst),
 // under which a trial depends neither on the trial before nor on the host.
-var hygiene = []Sysctl{
-	{Name: "net.ipv4.tcp_no_metrics_save", Value: "1"}, // else a connection starts with the ssthresh of the one before
-	{Name: "net.ipv4.tcp_rmem", Value: buffers},
-	{Name: "net.ipv4.tcp_wmem", Value: buffers},
-	{Name: "net.ipv4.tcp_max_tw_buckets", Value: "262144"}, // sized by memory otherwise: 2048 in a small guest
-	{Name: "net.ipv4.tcp_syn_linear_timeouts", Value: "4"}, // the default of kernels from 6.5
-	{Name: "net.ipv4.ip_local_port_range", Value: "32768 60999"},
-	// IPv4's interface settings are inherited from the host; a strict reverse
-	// path refuses what a node with two links rightly receives.
-	{Name: "net.ipv4.conf.all.rp_filter", Value: "0"},
-	{Name: "net.ipv4.conf.default.rp_filter", Value: "0"},
-	// Routes are the plan's.
-	{Name: "net.ipv4.conf.all.accept_redirects", Value: "0"},
-	{Name: "net.ipv4.conf.default.accept_redirects", Value: "0"},
-	{Name: "net.ipv4.conf.all.send_redirects", Value: "0"},
-	{Name: "net.ipv4.conf.default.send_redirects", Value: "0"},
-	{Name: "net.ipv6.conf.all.accept_redirects", Value: "0"},
-	{Name: "net.ipv6.conf.default.accept_redirects", Value: "0"},
-	// No packet is sent that the lab did not ask for.
-	{Name: "net.ipv6.conf.all.accept_ra", Value: "0"},
-	{Name: "net.ipv6.conf.default.accept_ra", Value: "0"},
-	{Name: "net.ipv6.conf.all.accept_dad", Value: "0"},
-	{Name: "net.ipv6.conf.default.accept_dad", Value: "0"},
-	{Name: "net.ipv6.conf.all.router_solicitations", Value: "0"},
-	{Name: "net.ipv6.conf.default.router_solicitations", Value: "0"},
+func hygiene() []Sysctl {
+	return []Sysctl{
+		{Name: "net.ipv4.tcp_no_metrics_save", Value: "1"}, // else a connection starts with the ssthresh of the one before
+		{Name: "net.ipv4.tcp_rmem", Value: buffers},
+		{Name: "net.ipv4.tcp_wmem", Value: buffers},
+		{Name: "net.ipv4.tcp_max_tw_buckets", Value: "262144"}, // sized by memory otherwise: 2048 in a small guest
+		{Name: "net.ipv4.tcp_syn_linear_timeouts", Value: "4"}, // the default of kernels from 6.5
+		{Name: "net.ipv4.ip_local_port_range", Value: "32768 60999"},
+		// IPv4's interface settings are inherited from the host; a strict reverse
+		// path refuses what a node with two links rightly receives.
+		{Name: "net.ipv4.conf.all.rp_filter", Value: "0"},
+		{Name: "net.ipv4.conf.default.rp_filter", Value: "0"},
+		// Routes are the plan's.
+		{Name: "net.ipv4.conf.all.accept_redirects", Value: "0"},
+		{Name: "net.ipv4.conf.default.accept_redirects", Value: "0"},
+		{Name: "net.ipv4.conf.all.send_redirects", Value: "0"},
+		{Name: "net.ipv4.conf.default.send_redirects", Value: "0"},
+		{Name: "net.ipv6.conf.all.accept_redirects", Value: "0"},
+		{Name: "net.ipv6.conf.default.accept_redirects", Value: "0"},
+		// No packet is sent that the lab did not ask for.
+		{Name: "net.ipv6.conf.all.accept_ra", Value: "0"},
+		{Name: "net.ipv6.conf.default.accept_ra", Value: "0"},
+		{Name: "net.ipv6.conf.all.accept_dad", Value: "0"},
+		{Name: "net.ipv6.conf.default.accept_dad", Value: "0"},
+		{Name: "net.ipv6.conf.all.router_solicitations", Value: "0"},
+		{Name: "net.ipv6.conf.default.router_solicitations", Value: "0"},
+	}
 }
 
 // forwarding are the settings that make a router of a node.
@@ -70,9 +72,11 @@ func forwarding(n *Node) []Sysctl {
 }
 
 // mute are the settings of a switch, which has no address to speak from.
-var mute = []Sysctl{
-	{Name: "net.ipv6.conf.all.disable_ipv6", Value: "1"},
-	{Name: "net.ipv6.conf.default.disable_ipv6", Value: "1"},
+func mute() []Sysctl {
+	return []Sysctl{
+		{Name: "net.ipv6.conf.all.disable_ipv6", Value: "1"},
+		{Name: "net.ipv6.conf.default.disable_ipv6", Value: "1"},
+	}
 }
 
 // sysctls are the node's defaults, and after them what the lab sets, by name. What the lab sets
@@ -80,9 +84,9 @@ var mute = []Sysctl{
 func sysctls(n *Node, lab map[string]string) ([]Sysctl, error) {
 	var defaults []Sysctl
 	if n.isSwitch() {
-		defaults = mute
+		defaults = mute()
 	} else {
-		defaults = slices.Concat(forwarding(n), hygiene)
+		defaults = slices.Concat(forwarding(n), hygiene())
 	}
 	var all []Sysctl
 	for _, s := range defaults {
