@@ -1,0 +1,128 @@
+package labs
+
+import (
+	"math"
+	"strconv"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
+)
+
+// Defaults of what a lab leaves out.
+const (
+	DefaultMTU            = 1500                  // bytes of the largest IP packet
+	DefaultSampleInterval = 10 * time.Millisecond // between samples of TCP_INFO
+	DefaultTimeout        = time.Minute           // of an experiment
+)
+
+// minQueuePackets is the least queue that the default gives a bottleneck, in
+// packets: that of agent/link.
+const minQueuePackets = 100
+
+// frameOverhead is the Ethernet header, which rates and queues count beside
+// the IP packet.
+const frameOverhead = 14
+
+// Complete fills in what the lab leaves out: the kinds of nodes, names,
+// queues, engines and MTUs of links, the family, count and no_delay of flows,
+// the experiments' sample interval and timeout, how repetitions are joined,
+// and one repetition. Addresses are not its matter; see [Assign]. It changes
+// nothing that is set, and nothing at all the second time.
+func Complete(lab *tcplabv1.Lab) {
+	lab.Repeat = max(1, lab.GetRepeat())
+	for _, n := range lab.GetNodes() {
+		if n.GetKind() == tcplabv1.NodeKind_NODE_KIND_UNSPECIFIED {
+			n.Kind = tcplabv1.NodeKind_NODE_KIND_ENDPOINT
+		}
+	}
+	taken := make(map[string]bool)
+	for _, l := range lab.GetLinks() {
+		taken[l.GetName()] = true
+	}
+	for _, l := range lab.GetLinks() {
+		if l.GetName() == "" {
+			l.Name = freeName(l.GetA().GetNode()+"-"+l.GetB().GetNode(), taken)
+		}
+		completeLink(l)
+	}
+	for _, e := range lab.GetExperiments() {
+		if e.GetSampleInterval() == nil {
+			e.SampleInterval = durationpb.New(DefaultSampleInterval)
+		}
+		if e.GetTimeout() == nil {
+			e.Timeout = durationpb.New(DefaultTimeout)
+		}
+		for _, f := range e.GetFlows() {
+			completeFlow(f)
+		}
+	}
+	for _, e := range lab.GetExpectations() {
+		if e.GetOver() == tcplabv1.Over_OVER_UNSPECIFIED {
+			e.Over = tcplabv1.Over_OVER_MEDIAN
+		}
+	}
+}
+
+// freeName is name, or with the first of -2, -3, … that nobody has: parallel
+// links join the same nodes.
+func freeName(name string, taken map[string]bool) string {
+	free := name
+	for i := 2; taken[free]; i++ {
+		free = name + "-" + strconv.Itoa(i)
+	}
+	taken[free] = true
+	return free
+}
+
+func completeLink(l *tcplabv1.Link) {
+	if l.GetMtu() == 0 {
+		l.Mtu = DefaultMTU
+	}
+	if l.GetEngine() == tcplabv1.Engine_ENGINE_UNSPECIFIED {
+		l.Engine = tcplabv1.Engine_ENGINE_AUTO
+	}
+	if l.Forward == nil {
+		l.Forward = &tcplabv1.Direction{}
+	}
+	if l.Backward == nil {
+		l.Backward = &tcplabv1.Direction{}
+	}
+	directions := [2]*tcplabv1.Direction{l.Forward, l.Backward}
+	roundTrip := 0.0
+	for _, d := range directions {
+		if d.Shape == nil {
+			d.Shape = &tcplabv1.Shape{}
+		}
+		roundTrip += d.GetShape().GetDelay().AsDuration().Seconds()
+	}
+	for _, d := range directions {
+		if s := d.GetShape(); s.GetRateBps() > 0 && s.GetQueue().GetLimit() == nil {
+			s.Queue = &tcplabv1.Queue{Limit: &tcplabv1.Queue_Packets{Packets: bandwidthDelayPackets(s.GetRateBps(), roundTrip, l.GetMtu())}}
+		}
+	}
+}
+
+// bandwidthDelayPackets is the default queue: what the rate sends in a round
+// trip, in packets of a full MTU.
+func bandwidthDelayPackets(bps, roundTrip float64, mtu uint32) uint32 {
+	packets := math.Ceil(bps / 8 * roundTrip / float64(mtu+frameOverhead))
+	return uint32(min(max(minQueuePackets, packets), math.MaxUint32))
+}
+
+func completeFlow(f *tcplabv1.Flow) {
+	if f.GetFamily() == tcplabv1.IpFamily_IP_FAMILY_UNSPECIFIED {
+		f.Family = tcplabv1.IpFamily_IP_FAMILY_IPV4
+	}
+	if t := f.GetTransaction(); t != nil {
+		t.Count = max(1, t.GetCount())
+	}
+	if f.Socket == nil {
+		f.Socket = &tcplabv1.SocketOptions{}
+	}
+	if f.Socket.NoDelay == nil {
+		f.Socket.NoDelay = proto.Bool(true)
+	}
+}

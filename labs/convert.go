@@ -1,0 +1,359 @@
+package labs
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
+)
+
+// converter turns the typed tree of one point into the contract's Lab, says
+// nothing about what is left out (see [Complete]), and notes where in the file
+// each field came from.
+type converter struct {
+	*report
+	places map[string]*node // by field path, as in a [Violation]
+}
+
+func (c *converter) from(n *node, format string, args ...any) {
+	if n != nil {
+		c.places[fmt.Sprintf(format, args...)] = n
+	}
+}
+
+func (c *converter) lab(s *labSpec, p *point) *tcplabv1.Lab {
+	c.from(s.At, "")
+	c.from(s.At.get("name"), "name")
+	c.from(s.At.get("title"), "title")
+	c.from(s.At.get("params"), "point")
+	c.from(s.At.get("nodes"), "nodes")
+	c.from(s.At.get("links"), "links")
+	c.from(s.At.get("experiments"), "experiments")
+	c.from(s.At.get("repeat"), "repeat")
+	c.from(s.At.get("expect"), "expectations")
+	lab := &tcplabv1.Lab{Name: s.Name, Title: s.Title, Point: p.proto(), Repeat: c.uint32(s.At.get("repeat"), s.Repeat)}
+	if s.Repeat != nil && *s.Repeat == 0 {
+		c.add(s.At.get("repeat").at, "", "the lab is run at least once")
+	}
+	for i := range s.Nodes {
+		lab.Nodes = append(lab.Nodes, c.node(&s.Nodes[i], fmt.Sprintf("nodes[%d]", i)))
+	}
+	for i := range s.Links {
+		lab.Links = append(lab.Links, c.link(&s.Links[i], fmt.Sprintf("links[%d]", i)))
+	}
+	for i := range s.Experiments {
+		lab.Experiments = append(lab.Experiments, c.experiment(&s.Experiments[i], fmt.Sprintf("experiments[%d]", i)))
+	}
+	for i := range s.Expect {
+		lab.Expectations = append(lab.Expectations, c.expectation(&s.Expect[i], fmt.Sprintf("expectations[%d]", i)))
+	}
+	return lab
+}
+
+func (c *converter) node(s *namedNode, path string) *tcplabv1.Node {
+	c.from(s.at, "%s", path)
+	c.from(s.spec.At.get("on"), "%s.host", path)
+	n := &tcplabv1.Node{Name: s.name, Host: s.spec.On}
+	if s.spec.Kind != nil {
+		n.Kind = tcplabv1.NodeKind(*s.spec.Kind)
+	}
+	for _, p := range s.spec.Sysctls {
+		if n.Sysctls == nil {
+			n.Sysctls = make(map[string]string)
+		}
+		n.Sysctls[p.key] = p.value
+		c.from(&node{at: p.keyAt}, "%s.sysctls[%q]", path, p.key)
+	}
+	return n
+}
+
+func (c *converter) link(s *linkSpec, path string) *tcplabv1.Link {
+	c.from(s.At, "%s", path)
+	c.from(s.At.get("name"), "%s.name", path)
+	c.from(s.At.get("mtu"), "%s.mtu", path)
+	c.from(s.At.get("engine"), "%s.engine", path)
+	l := &tcplabv1.Link{Name: s.Name, Mtu: c.uint32(s.At.get("mtu"), s.MTU)}
+	if s.MTU != nil && *s.MTU == 0 {
+		c.add(s.At.get("mtu").at, "", "an MTU of 0 passes nothing")
+	}
+	if s.Engine != nil {
+		l.Engine = tcplabv1.Engine(*s.Engine)
+	}
+	l.Offload = s.Offload != nil && bool(*s.Offload)
+	between := s.At.get("between")
+	if between != nil && len(s.Between) != 2 {
+		c.add(between.at, "such as [client, server]", "a link is between two nodes, not %d", len(s.Between))
+	}
+	ends := [2]*tcplabv1.LinkEnd{{}, {}}
+	for i, end := range ends {
+		field := [2]string{"a", "b"}[i]
+		c.from(between.item(i), "%s.%s", path, field)
+		if i < len(s.Between) {
+			end.Node = s.Between[i]
+		}
+	}
+	l.A, l.B = ends[0], ends[1]
+	c.addresses(s, ends, path)
+	c.directions(s, l, path)
+	return l
+}
+
+func (c *converter) addresses(s *linkSpec, ends [2]*tcplabv1.LinkEnd, path string) {
+	for _, of := range s.Addresses {
+		known := false
+		for i, end := range ends {
+			if end.GetNode() != of.node {
+				continue
+			}
+			known = true
+			end.Addresses = of.addresses
+			for j := range of.addresses {
+				c.from(of.value.item(j), "%s.%s.addresses[%d]", path, [2]string{"a", "b"}[i], j)
+			}
+		}
+		if !known {
+			c.add(of.at, didYouMean(of.node, s.Between), "this link does not join a node %q", of.node)
+		}
+	}
+}
+
+func (c *converter) directions(s *linkSpec, l *tcplabv1.Link, path string) {
+	if s.RTT != nil && s.Delay != nil {
+		c.add(s.At.get("delay").at, "rtt is halved, delay is one way", "give rtt or delay, not both")
+	}
+	delay := s.Delay
+	if s.RTT != nil {
+		half := *s.RTT / 2
+		delay = &half
+	}
+	common := directionSpec{At: s.At, Delay: delay, Rate: s.Rate, Loss: s.Loss, Queue: s.Queue}
+	l.Forward = c.direction(s, &common, s.Forward, path+".forward")
+	l.Backward = c.direction(s, &common, s.Backward, path+".backward")
+}
+
+// direction is what the link says of both directions, but for what own says
+// of this one; own may be nil.
+func (c *converter) direction(s *linkSpec, common, own *directionSpec, path string) *tcplabv1.Direction {
+	if own == nil {
+		own = &directionSpec{}
+	}
+	c.from(own.At, "%s", path)
+	if own.Delay != nil && s.RTT != nil {
+		c.add(own.At.get("delay").at, "give each direction's delay", "rtt already sets this delay")
+	}
+	for key, field := range map[string]string{"delay": "delay", "rate": "rate_bps", "loss": "loss", "queue": "queue"} {
+		n := own.At.get(key)
+		if n == nil {
+			n = s.At.get(key)
+		}
+		if n == nil && key == "delay" {
+			n = s.At.get("rtt")
+		}
+		c.from(n, "%s.shape.%s", path, field)
+	}
+	shape := &tcplabv1.Shape{}
+	if d := first(own.Delay, common.Delay); d != nil {
+		shape.Delay = d.proto()
+	}
+	if r := first(own.Rate, common.Rate); r != nil {
+		shape.RateBps = float64(*r)
+	}
+	if p := first(own.Loss, common.Loss); p != nil {
+		shape.Loss = float64(*p)
+	}
+	if q := first(own.Queue, common.Queue); q != nil {
+		shape.Queue = q.proto()
+	}
+	out := &tcplabv1.Direction{Shape: shape}
+	if own.Seed != nil {
+		out.Seed = uint64(*own.Seed)
+		c.from(own.At.get("seed"), "%s.seed", path)
+	}
+	return out
+}
+
+func first[T any](own, common *T) *T {
+	if own != nil {
+		return own
+	}
+	return common
+}
+
+func (v *duration) proto() *durationpb.Duration {
+	if v == nil {
+		return nil
+	}
+	return durationpb.New(time.Duration(*v))
+}
+
+func (v *queue) proto() *tcplabv1.Queue {
+	switch {
+	case v.Packets > 0:
+		return &tcplabv1.Queue{Limit: &tcplabv1.Queue_Packets{Packets: v.Packets}}
+	case v.Bytes > 0:
+		return &tcplabv1.Queue{Limit: &tcplabv1.Queue_Bytes{Bytes: v.Bytes}}
+	case v.Time > 0:
+		return &tcplabv1.Queue{Limit: &tcplabv1.Queue_Time{Time: durationpb.New(v.Time)}}
+	}
+	return nil
+}
+
+func (c *converter) experiment(s *experimentSpec, path string) *tcplabv1.Experiment {
+	c.from(s.At, "%s", path)
+	c.from(s.At.get("name"), "%s.name", path)
+	c.from(s.At.get("sample"), "%s.sample_interval", path)
+	c.from(s.At.get("timeout"), "%s.timeout", path)
+	c.from(s.At.get("flows"), "%s.flows", path)
+	e := &tcplabv1.Experiment{Name: s.Name, SampleInterval: s.Sample.proto(), Timeout: s.Timeout.proto()}
+	for i := range s.Flows {
+		e.Flows = append(e.Flows, c.flow(&s.Flows[i], fmt.Sprintf("%s.flows[%d]", path, i)))
+	}
+	return e
+}
+
+func (c *converter) flow(s *flowSpec, path string) *tcplabv1.Flow {
+	c.from(s.At, "%s", path)
+	c.from(s.At.get("name"), "%s.name", path)
+	c.from(s.At.get("start"), "%s.start", path)
+	c.from(s.At.get("family"), "%s.family", path)
+	f := &tcplabv1.Flow{Name: s.Name, Start: s.Start.proto()}
+	if s.Family != nil {
+		f.Family = tcplabv1.IpFamily(*s.Family)
+	}
+	switch {
+	case s.Bulk != nil && s.Transaction != nil:
+		c.add(s.At.at, "make two flows of it", "a flow is bulk or transaction, not both")
+	case s.Bulk != nil:
+		c.bulk(s.Bulk, f, path)
+	case s.Transaction != nil:
+		c.transaction(s.Transaction, f, path)
+	default:
+		c.add(s.At.at, "give it bulk: or transaction:", "the flow does nothing")
+	}
+	if s.Socket != nil {
+		f.Socket = c.socket(s.Socket, path+".socket")
+	}
+	return f
+}
+
+func (c *converter) ends(n *node, path string) {
+	c.from(n.get("from"), "%s.client", path)
+	c.from(n.get("to"), "%s.server", path)
+}
+
+func (c *converter) bulk(s *bulkSpec, f *tcplabv1.Flow, path string) {
+	c.ends(s.At, path)
+	f.Client, f.Server = s.From, s.To
+	b := &tcplabv1.Bulk{}
+	f.Kind = &tcplabv1.Flow_Bulk{Bulk: b}
+	c.from(s.At, "%s.bulk", path)
+	c.from(s.At.get("bytes"), "%s.bulk.bytes", path)
+	c.from(s.At.get("duration"), "%s.bulk.duration", path)
+	switch {
+	case s.Bytes != nil && s.Duration != nil:
+		c.add(s.At.get("duration").at, "", "give bytes or duration, not both")
+	case s.Bytes != nil:
+		b.Amount = &tcplabv1.Bulk_Bytes{Bytes: uint64(*s.Bytes)}
+	case s.Duration != nil:
+		b.Amount = &tcplabv1.Bulk_Duration{Duration: s.Duration.proto()}
+	default:
+		c.add(s.At.at, "give it bytes: or duration:", "how much the flow sends is missing")
+	}
+}
+
+func (c *converter) transaction(s *transactionSpec, f *tcplabv1.Flow, path string) {
+	c.ends(s.At, path)
+	f.Client, f.Server = s.From, s.To
+	path += ".transaction"
+	t := &tcplabv1.Transaction{
+		Count:      c.uint32(s.At.get("count"), s.Count),
+		ThinkTime:  s.ThinkTime.proto(),
+		ServerTime: s.ServerTime.proto(),
+	}
+	if s.Count != nil && *s.Count == 0 {
+		c.add(s.At.get("count").at, "", "want at least one transaction")
+	}
+	if s.Reply != nil {
+		t.Reply = uint64(*s.Reply)
+	}
+	writes := s.At.get("writes")
+	for i, w := range s.Writes {
+		t.Writes = append(t.Writes, c.uint32(writes.item(i), &w))
+		c.from(writes.item(i), "%s.writes[%d]", path, i)
+	}
+	f.Kind = &tcplabv1.Flow_Transaction{Transaction: t}
+	c.from(s.At, "%s", path)
+	c.from(writes, "%s.writes", path)
+	for _, key := range []string{"reply", "count", "think_time", "server_time"} {
+		c.from(s.At.get(key), "%s.%s", path, key)
+	}
+}
+
+func (c *converter) socket(s *socketSpec, path string) *tcplabv1.SocketOptions {
+	c.from(s.At, "%s", path)
+	for _, key := range []string{"no_delay", "congestion", "send_buffer", "receive_buffer", "mss"} {
+		c.from(s.At.get(key), "%s.%s", path, key)
+	}
+	o := &tcplabv1.SocketOptions{
+		Congestion:    s.Congestion,
+		SendBuffer:    c.uint32(s.At.get("send_buffer"), s.SendBuffer),
+		ReceiveBuffer: c.uint32(s.At.get("receive_buffer"), s.ReceiveBuffer),
+		Mss:           c.uint32(s.At.get("mss"), s.MSS),
+	}
+	if s.NoDelay != nil {
+		o.NoDelay = (*bool)(s.NoDelay)
+	}
+	return o
+}
+
+func (c *converter) expectation(s *expectSpec, path string) *tcplabv1.Expectation {
+	c.from(s.At, "%s", path)
+	for _, key := range []string{"name", "where", "measure", "predict", "that", "over", "rival", "source"} {
+		c.from(s.At.get(key), "%s.%s", path, key)
+	}
+	e := &tcplabv1.Expectation{
+		Name: s.Name, Where: s.Where, Measure: s.Measure, Predict: string(s.Predict),
+		That: s.That, Rival: string(s.Rival), Source: s.Source,
+	}
+	if s.Over != nil {
+		e.Over = tcplabv1.Over(*s.Over)
+	}
+	if w := s.Within; w != nil {
+		c.from(w.At, "%s.within_ratio", path)
+		c.from(w.At.get("ratio"), "%s.within_ratio", path)
+		c.from(w.At.get("slack"), "%s.within_slack", path)
+		if w.Ratio != nil {
+			e.WithinRatio = float64(*w.Ratio)
+		}
+		e.WithinSlack = string(w.Slack)
+	}
+	return e
+}
+
+// uint32 is a whole number that the contract keeps in 32 bits; 0 where the
+// file has none.
+func (c *converter) uint32(n *node, v interface{ bits() (uint64, bool) }) uint32 {
+	value, ok := v.bits()
+	if ok && value > math.MaxUint32 {
+		c.add(n.at, "", "%s is too large", n.text)
+		return 0
+	}
+	return uint32(value)
+}
+
+func (v *count) bits() (uint64, bool) {
+	if v == nil {
+		return 0, false
+	}
+	return uint64(*v), true
+}
+
+func (v *size) bits() (uint64, bool) {
+	if v == nil {
+		return 0, false
+	}
+	return uint64(*v), true
+}

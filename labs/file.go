@@ -1,0 +1,116 @@
+package labs
+
+// The typed tree of a lab file. The decoder and the JSON Schema are both made
+// from these structs: a field's yaml tag is its key, jsonschema:"required"
+// holds for both, and the description is what an editor shows. Each struct
+// keeps the node it was read from in At, for the places of problems.
+
+type labSpec struct {
+	At          *node            `yaml:"-"`
+	Name        string           `yaml:"name" jsonschema:"required,pattern=^[a-z][a-z0-9-]*$,maxLength=40" jsonschema_description:"Name of the lab: 1 to 40 of a-z, 0-9 and hyphen, starting with a letter."`
+	Title       string           `yaml:"title" jsonschema_description:"What the lab shows, in one line of at most 200 characters."`
+	Params      paramList        `yaml:"params" jsonschema_description:"Parameters by name. ${name} stands for the value, and expressions know it by its name. A list is swept: the lab is run at each of its values, in the cross product with other lists."`
+	Nodes       nodeList         `yaml:"nodes" jsonschema:"required" jsonschema_description:"The nodes: a list of names (endpoints), or a mapping from names to what they are."`
+	Links       []linkSpec       `yaml:"links" jsonschema_description:"The links between nodes."`
+	Experiments []experimentSpec `yaml:"experiments" jsonschema:"required" jsonschema_description:"The experiments, run one after another in each trial."`
+	Repeat      *count           `yaml:"repeat" jsonschema_description:"Repetitions of each parameter point, 1 to 1000. Default 1."`
+	Expect      []expectSpec     `yaml:"expect" jsonschema_description:"What theory predicts, and how far the measurement may differ."`
+}
+
+type nodeSpec struct {
+	At      *node     `yaml:"-"`
+	Kind    *nodeKind `yaml:"kind" jsonschema_description:"endpoint (default), router (forwards IPv4 and IPv6), or switch (bridges its links and has no address)."`
+	On      string    `yaml:"on" jsonschema_description:"Name of the host that carries the node. Default: the controller chooses."`
+	Sysctls textMap   `yaml:"sysctls" jsonschema_description:"Sysctls of the node by their dotted name, which starts with net."`
+}
+
+type linkSpec struct {
+	At        *node          `yaml:"-"`
+	Between   []string       `yaml:"between" jsonschema:"required,minItems=2,maxItems=2" jsonschema_description:"The two nodes that the link joins; forward leads from the first to the second."`
+	Name      string         `yaml:"name" jsonschema_description:"Name of the link. Default: first-second."`
+	RTT       *duration      `yaml:"rtt" jsonschema_description:"Round-trip delay, half of it in each direction. Not together with a delay."`
+	Delay     *duration      `yaml:"delay" jsonschema_description:"One-way delay in each direction, 0 to 1h. Default 0."`
+	Rate      *rate          `yaml:"rate" jsonschema_description:"Bottleneck rate in each direction, 1kbit to 1Tbit, of Ethernet frames with their 14-byte header. Default: unlimited."`
+	Loss      *share         `yaml:"loss" jsonschema_description:"Probability that a packet is lost, in each direction and independently of others. Default 0."`
+	Queue     *queue         `yaml:"queue" jsonschema_description:"What may wait for the bottleneck: packets (100), bytes (64KiB) or time (50ms). Default: one bandwidth-delay product, at least 100 packets."`
+	Forward   *directionSpec `yaml:"forward" jsonschema_description:"What differs from the first node to the second."`
+	Backward  *directionSpec `yaml:"backward" jsonschema_description:"What differs from the second node to the first."`
+	MTU       *size          `yaml:"mtu" jsonschema_description:"Bytes of the largest IP packet, 576 to 65521. Default 1500."`
+	Engine    *engine        `yaml:"engine" jsonschema_description:"What enforces the shape: auto (default), netem, wire, or veth (which shapes nothing)."`
+	Offload   *flag          `yaml:"offload" jsonschema_description:"Keep segmentation and receive offload, so that packets on the link may be larger than those on a wire. Default false."`
+	Addresses addressMap     `yaml:"addresses" jsonschema_description:"Addresses with prefix length of each node on this link. Default: assigned."`
+}
+
+type directionSpec struct {
+	At    *node     `yaml:"-"`
+	Delay *duration `yaml:"delay" jsonschema_description:"One-way delay, 0 to 1h."`
+	Rate  *rate     `yaml:"rate" jsonschema_description:"Bottleneck rate, 1kbit to 1Tbit."`
+	Loss  *share    `yaml:"loss" jsonschema_description:"Probability that a packet is lost."`
+	Queue *queue    `yaml:"queue" jsonschema_description:"What may wait for the bottleneck: packets, bytes or time."`
+	Seed  *count    `yaml:"seed" jsonschema_description:"Seed of this direction's random generator. Default: derived from the run's seed, the link and the repetition."`
+}
+
+type experimentSpec struct {
+	At      *node      `yaml:"-"`
+	Name    string     `yaml:"name" jsonschema_description:"Name of the experiment; needed where there are several."`
+	Flows   []flowSpec `yaml:"flows" jsonschema:"required,minItems=1" jsonschema_description:"The flows that run together."`
+	Sample  *duration  `yaml:"sample" jsonschema_description:"How often TCP_INFO of each end is sampled, 1ms to 1s. Default 10ms."`
+	Timeout *duration  `yaml:"timeout" jsonschema_description:"When a flow that has not ended is stopped and the trial fails, up to 24h. Default 60s."`
+}
+
+type flowSpec struct {
+	At          *node            `yaml:"-"`
+	Name        string           `yaml:"name" jsonschema:"required,pattern=^[a-z][a-z0-9_]*$,maxLength=40" jsonschema_description:"Name of the flow, for expressions (flow.NAME): 1 to 40 of a-z, 0-9 and underscore, starting with a letter."`
+	Bulk        *bulkSpec        `yaml:"bulk" jsonschema_description:"One stream of bytes from client to server."`
+	Transaction *transactionSpec `yaml:"transaction" jsonschema_description:"Requests and replies, one after another on one connection."`
+	Socket      *socketSpec      `yaml:"socket" jsonschema_description:"Socket options of both ends."`
+	Start       *duration        `yaml:"start" jsonschema_description:"When the client connects, after the experiment's start, up to 24h. Default 0."`
+	Family      *ipFamily        `yaml:"family" jsonschema_description:"IP version: ipv4 (default) or ipv6."`
+}
+
+type bulkSpec struct {
+	At       *node     `yaml:"-"`
+	From     string    `yaml:"from" jsonschema:"required" jsonschema_description:"The node that connects and sends."`
+	To       string    `yaml:"to" jsonschema:"required" jsonschema_description:"The node that listens and reads."`
+	Bytes    *size     `yaml:"bytes" jsonschema_description:"Bytes to send, at least 1. Either this or duration."`
+	Duration *duration `yaml:"duration" jsonschema_description:"How long to send, up to 24h. Either this or bytes."`
+}
+
+type transactionSpec struct {
+	At         *node     `yaml:"-"`
+	From       string    `yaml:"from" jsonschema:"required" jsonschema_description:"The node that connects and asks."`
+	To         string    `yaml:"to" jsonschema:"required" jsonschema_description:"The node that listens and answers."`
+	Writes     []size    `yaml:"writes" jsonschema:"required,minItems=1" jsonschema_description:"Sizes of the successive writes that make one request, 1B to 16MiB each."`
+	Reply      *size     `yaml:"reply" jsonschema:"required" jsonschema_description:"Bytes of the reply, at least 1."`
+	Count      *count    `yaml:"count" jsonschema_description:"Transactions, one after another, 1 to 10000000. Default 1."`
+	ThinkTime  *duration `yaml:"think_time" jsonschema_description:"What the client waits between a reply and its next request. Default 0."`
+	ServerTime *duration `yaml:"server_time" jsonschema_description:"What the server waits between a request and its reply. Default 0."`
+}
+
+type socketSpec struct {
+	At            *node  `yaml:"-"`
+	NoDelay       *flag  `yaml:"no_delay" jsonschema_description:"TCP_NODELAY. Default true; false leaves Nagle's algorithm on."`
+	Congestion    string `yaml:"congestion" jsonschema_description:"Congestion control (TCP_CONGESTION): reno, cubic, bbr. Default: the kernel's."`
+	SendBuffer    *size  `yaml:"send_buffer" jsonschema_description:"SO_SNDBUF in bytes; the kernel doubles it and stops tuning. Default: tuned."`
+	ReceiveBuffer *size  `yaml:"receive_buffer" jsonschema_description:"SO_RCVBUF in bytes; the kernel doubles it and stops tuning. Default: tuned."`
+	MSS           *size  `yaml:"mss" jsonschema_description:"TCP_MAXSEG in bytes, 88 to 32767. Default: from the MTU."`
+}
+
+type expectSpec struct {
+	At      *node       `yaml:"-"`
+	Name    string      `yaml:"name" jsonschema:"required" jsonschema_description:"What the expectation says, in words."`
+	Where   string      `yaml:"where" jsonschema_description:"CEL: true or false from the parameters, at which points it is asked. Default: at all."`
+	Measure string      `yaml:"measure" jsonschema_description:"CEL: the measured number. With predict."`
+	Predict expression  `yaml:"predict" jsonschema_description:"CEL number, or a quantity: the prediction."`
+	Within  *withinSpec `yaml:"within" jsonschema_description:"How far measured may be from predicted; the greater of ratio and slack holds."`
+	Over    *over       `yaml:"over" jsonschema_description:"Which repetitions must satisfy it: median (default) or every."`
+	That    string      `yaml:"that" jsonschema_description:"CEL: a condition over measurements. Instead of measure and predict."`
+	Rival   expression  `yaml:"rival" jsonschema_description:"CEL number, or a quantity: what would be measured were the phenomenon absent. What is permitted must stay below a quarter of its distance from predict."`
+	Source  string      `yaml:"source" jsonschema_description:"Where the prediction comes from: an RFC, a kernel constant, a paper."`
+}
+
+type withinSpec struct {
+	At    *node      `yaml:"-"`
+	Ratio *share     `yaml:"ratio" jsonschema_description:"As a share of predicted: 3%."`
+	Slack expression `yaml:"slack" jsonschema_description:"In its own unit: a quantity (2ms) or a CEL number (kernel.jiffy)."`
+}

@@ -1,0 +1,350 @@
+package labs
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"buf.build/go/protovalidate"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/tcplab/tcplab/labs/expect"
+	"github.com/tcplab/tcplab/labs/unit"
+	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
+)
+
+// Violation is a rule that a Lab breaks.
+type Violation struct {
+	Field   string // path in the Lab: "links[0].forward.shape.loss"; empty: the whole
+	Message string // what is wrong
+	Hint    string // what may have been meant, or what to do; may be empty
+	Offset  int    // in an expression: the byte that the message is about
+}
+
+// String is the violation on one line: "field: message (hint)".
+func (v Violation) String() string {
+	s := v.Message
+	if v.Field != "" {
+		s = v.Field + ": " + s
+	}
+	if v.Hint != "" {
+		s += " (" + v.Hint + ")"
+	}
+	return s
+}
+
+// Violations are the rules that a Lab breaks.
+type Violations []Violation
+
+// Error prints one violation a line.
+func (vs Violations) Error() string {
+	lines := make([]string, len(vs))
+	for i, v := range vs {
+		lines[i] = v.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Validate checks a Lab that came over the wire, or from [File.Expand]: the
+// contract's own rules, that names are unique and known, that links and shapes
+// do not contradict themselves, that flows can reach their servers, and that
+// expectations type-check. What [Complete] and [Assign] fill in may be
+// missing. The error is [Violations].
+func Validate(lab *tcplabv1.Lab) error {
+	return validateAll(lab, make(map[string]bool))
+}
+
+// validateAll is Validate, but for expectations that are in checked already.
+func validateAll(lab *tcplabv1.Lab, checked map[string]bool) error {
+	v := &validation{lab: lab, nodes: make(map[string]*tcplabv1.Node)}
+	v.names()
+	v.links()
+	v.addresses()
+	v.experiments()
+	v.contract()
+	if len(v.found) == 0 { // expressions see the names that were just checked
+		v.expectations(checked)
+	}
+	if len(v.found) == 0 {
+		return nil
+	}
+	return v.found
+}
+
+type validation struct {
+	lab   *tcplabv1.Lab
+	nodes map[string]*tcplabv1.Node // by name
+	found Violations
+}
+
+func (v *validation) add(field, hint, format string, args ...any) {
+	v.found = append(v.found, Violation{Field: field, Message: fmt.Sprintf(format, args...), Hint: hint})
+}
+
+// contract adds what protovalidate finds, where nothing better was said of the
+// same field or of one inside it.
+func (v *validation) contract() {
+	err := protovalidate.Validate(v.lab)
+	var broken *protovalidate.ValidationError
+	switch {
+	case err == nil:
+		return
+	case !errors.As(err, &broken):
+		v.add("", "", "the rules of the contract cannot be applied: %s", err)
+		return
+	}
+	for _, b := range broken.Violations {
+		field := protovalidate.FieldPathString(b.Proto.GetField())
+		told := slices.ContainsFunc(v.found, func(known Violation) bool {
+			return known.Field == field || strings.HasPrefix(known.Field, field+".") || strings.HasPrefix(known.Field, field+"[")
+		})
+		if !told {
+			v.add(field, "", "%s", b.Proto.GetMessage())
+		}
+	}
+}
+
+var (
+	labName    = regexp.MustCompile(`^[a-z][a-z0-9-]{0,39}$`)
+	flowName   = regexp.MustCompile(`^[a-z][a-z0-9_]{0,39}$`)
+	congestion = regexp.MustCompile(`^[a-z0-9_-]{1,15}$`)
+	sysctlName = regexp.MustCompile(`^net(\.[A-Za-z0-9_-]+)+$`)
+)
+
+const (
+	maxSysctl    = 4096 // bytes of a sysctl's value
+	maxParamText = 4096 // bytes of a parameter's text
+)
+
+const (
+	nameHint = "use 1 to 40 of a-z, 0-9 and hyphen, starting with a letter"
+	flowHint = "use 1 to 40 of a-z, 0-9 and underscore, starting with a letter"
+)
+
+func (v *validation) names() {
+	if !labName.MatchString(v.lab.GetName()) {
+		v.add("name", nameHint, "%q cannot be a lab's name", v.lab.GetName())
+	}
+	for name, value := range v.lab.GetPoint() {
+		v.parameter(name, value)
+	}
+	if len(v.lab.GetNodes()) == 0 {
+		v.add("nodes", "such as [client, server]", "the lab has no nodes")
+	}
+	for i, n := range v.lab.GetNodes() {
+		field := fmt.Sprintf("nodes[%d]", i)
+		name := n.GetName()
+		switch {
+		case !labName.MatchString(name):
+			v.add(field, nameHint, "%q cannot be a node's name", name)
+		case name == "localhost":
+			v.add(field, "", "a node cannot be called localhost: names resolve in every node, and that one is taken")
+		case v.nodes[name] != nil:
+			v.add(field, "", "the node %q is there twice", name)
+		}
+		v.nodes[name] = n
+		for key, value := range n.GetSysctls() {
+			v.sysctl(fmt.Sprintf("%s.sysctls[%q]", field, key), key, value)
+		}
+	}
+}
+
+func (v *validation) parameter(name string, value *structpb.Value) {
+	field := fmt.Sprintf("point[%q]", name)
+	switch {
+	case !parameterName.MatchString(name):
+		v.add(field, flowHint, "%q cannot be a parameter's name", name)
+	case expect.Reserved(name):
+		v.add(field, "choose another name", "the parameter %q hides what expressions call %s", name, name)
+	}
+	switch x := value.GetKind().(type) {
+	case *structpb.Value_BoolValue:
+	case *structpb.Value_NumberValue:
+		if math.IsNaN(x.NumberValue) || math.IsInf(x.NumberValue, 0) {
+			v.add(field, "", "the parameter %q is not a finite number", name)
+		}
+	case *structpb.Value_StringValue:
+		if len(x.StringValue) > maxParamText {
+			v.add(field, "", "the parameter %q is longer than %d bytes", name, maxParamText)
+		}
+	default:
+		v.add(field, "", "the parameter %q is not a quantity, number, boolean or text", name)
+	}
+}
+
+// typeOfValue names a parameter's type and unit as expressions see them.
+func typeOfValue(value *structpb.Value) string {
+	if s, ok := value.GetKind().(*structpb.Value_StringValue); ok {
+		if q, err := unit.Parse(s.StringValue); err == nil {
+			return "number" + q.Dimension.Symbol()
+		}
+	}
+	return fmt.Sprintf("%T", value.GetKind())
+}
+
+func (v *validation) sysctl(field, key, value string) {
+	switch {
+	case !strings.HasPrefix(key, "net."):
+		v.add(field, "a node has its own network, and shares everything else with its host", "the sysctl %q is not one of net.", key)
+	case !sysctlName.MatchString(key):
+		v.add(field, "such as net.ipv4.tcp_rmem", "%q is not a sysctl's name", key)
+	}
+	switch {
+	case strings.TrimSpace(value) == "":
+		v.add(field, "", "the sysctl %s has no value", key)
+	case strings.ContainsAny(value, "\n\x00") || len(value) > maxSysctl:
+		v.add(field, "", "the value of %s is not one line of at most %d bytes", key, maxSysctl)
+	}
+}
+
+// known checks that a node exists.
+func (v *validation) known(field, name string) bool {
+	if v.nodes[name] != nil {
+		return true
+	}
+	names := make([]string, 0, len(v.nodes))
+	for _, n := range v.lab.GetNodes() {
+		names = append(names, n.GetName())
+	}
+	hint := didYouMean(name, names)
+	if hint == "" && len(names) <= 10 {
+		hint = "the nodes are " + strings.Join(names, ", ")
+	}
+	v.add(field, hint, "unknown node %q", name)
+	return false
+}
+
+func (v *validation) experiments() {
+	if len(v.lab.GetExperiments()) == 0 {
+		v.add("experiments", "a lab needs at least one flow", "the lab has no experiments")
+	}
+	reach := newReach(v.lab)
+	names, flows := make(map[string]bool), make(map[string]bool)
+	for i, e := range v.lab.GetExperiments() {
+		field := fmt.Sprintf("experiments[%d]", i)
+		switch {
+		case e.GetName() == "" && len(v.lab.GetExperiments()) > 1:
+			v.add(field, "", "where there are several experiments, each needs a name")
+		case names[e.GetName()]:
+			v.add(field+".name", "", "the experiment %q is there twice", e.GetName())
+		case e.GetName() != "" && !labName.MatchString(e.GetName()):
+			v.add(field+".name", nameHint, "%q cannot be an experiment's name", e.GetName())
+		}
+		names[e.GetName()] = true
+		timeout := DefaultTimeout
+		if e.GetTimeout() != nil {
+			timeout = e.GetTimeout().AsDuration()
+		}
+		if len(e.GetFlows()) == 0 {
+			v.add(field+".flows", "", "the experiment has no flows")
+		}
+		for j, f := range e.GetFlows() {
+			field := fmt.Sprintf("%s.flows[%d]", field, j)
+			switch {
+			case !flowName.MatchString(f.GetName()):
+				v.add(field+".name", flowHint, "%q cannot be a flow's name", f.GetName())
+			case flows[f.GetName()]:
+				v.add(field+".name", "flow.NAME must mean one flow of the lab", "the flow %q is there twice", f.GetName())
+			}
+			flows[f.GetName()] = true
+			v.flow(field, f, timeout, reach)
+		}
+	}
+}
+
+func (v *validation) flow(field string, f *tcplabv1.Flow, timeout time.Duration, reach *reach) {
+	ok := true
+	for _, end := range [][2]string{{"client", f.GetClient()}, {"server", f.GetServer()}} {
+		switch {
+		case !v.known(field+"."+end[0], end[1]):
+			ok = false
+		case v.nodes[end[1]].GetKind() == tcplabv1.NodeKind_NODE_KIND_SWITCH:
+			v.add(field+"."+end[0], "", "%q is a switch: it has no address, so no flow starts or ends there", end[1])
+			ok = false
+		}
+	}
+	switch {
+	case !ok:
+	case f.GetClient() == f.GetServer():
+		v.add(field+".server", "", "the flow goes from %q to itself", f.GetClient())
+	case !reach.reaches(f.GetClient(), f.GetServer()):
+		v.add(field+".server", "link them, directly or through routers and switches; an endpoint forwards nothing", "%q cannot be reached from %q", f.GetServer(), f.GetClient())
+	}
+	if start := f.GetStart().AsDuration(); start >= timeout {
+		v.add(field+".start", "", "the flow starts at %v, but the experiment's timeout is %v", start, timeout)
+	} else if d := f.GetBulk().GetDuration().AsDuration(); d > 0 && start+d >= timeout {
+		v.add(field+".bulk.duration", "raise the experiment's timeout", "the flow sends until %v, but the experiment's timeout is %v", start+d, timeout)
+	}
+	if f.GetBulk() != nil && f.GetBulk().GetAmount() == nil {
+		v.add(field+".bulk", "", "how much the flow sends is missing: bytes or duration")
+	}
+	v.socket(field+".socket", f.GetSocket())
+}
+
+// The least MSS that Linux takes on a socket is TCP_MIN_MSS (88), from
+// include/net/tcp.h; the most is MAX_TCP_WINDOW (32767).
+const minMSS, maxMSS = 88, 32767
+
+func (v *validation) socket(field string, s *tcplabv1.SocketOptions) {
+	if c := s.GetCongestion(); c != "" && !congestion.MatchString(c) {
+		v.add(field+".congestion", "such as reno, cubic or bbr", "%q is not a congestion control's name", c)
+	}
+	if mss := s.GetMss(); mss != 0 && (mss < minMSS || mss > maxMSS) {
+		v.add(field+".mss", "", "an MSS of %d bytes is outside %d to %d", mss, minMSS, maxMSS)
+	}
+}
+
+func (v *validation) expectations(checked map[string]bool) {
+	names := make(map[string]bool)
+	for i, e := range v.lab.GetExpectations() {
+		field := fmt.Sprintf("expectations[%d]", i)
+		if names[e.GetName()] {
+			v.add(field+".name", "", "the expectation %q is there twice", e.GetName())
+		}
+		names[e.GetName()] = true
+		before := len(v.found)
+		v.expectation(field, e)
+		key := expectationTypes(v.lab, e)
+		if len(v.found) > before || checked[key] {
+			continue
+		}
+		checked[key] = true
+		_, err := expect.Compile(v.lab, e)
+		var wrong *expect.Error
+		switch {
+		case err == nil:
+		case errors.As(err, &wrong):
+			v.found = append(v.found, Violation{
+				Field: field + "." + strings.ReplaceAll(wrong.Field, "within.slack", "within_slack"), Message: wrong.Message, Offset: wrong.Offset,
+			})
+		default:
+			v.add(field, "", "%s", err)
+		}
+	}
+}
+
+// expectation checks that the parts belong together.
+func (v *validation) expectation(field string, e *tcplabv1.Expectation) {
+	compares := e.GetMeasure() != "" || e.GetPredict() != ""
+	permits := e.GetWithinRatio() > 0 || e.GetWithinSlack() != ""
+	switch {
+	case !compares && e.GetThat() == "":
+		v.add(field, "give it measure and predict, or that", "the expectation asks nothing")
+	case compares && e.GetThat() != "":
+		v.add(field+".that", "make two expectations of it", "an expectation has measure and predict, or that, not both")
+	case compares && e.GetMeasure() == "":
+		v.add(field, "", "the expectation predicts, but measures nothing")
+	case compares && e.GetPredict() == "":
+		v.add(field, "", "the expectation measures, but predicts nothing")
+	case compares && !permits:
+		v.add(field, "such as within: {ratio: 3%, slack: 2ms}", "how far measured may be from predicted is missing")
+	case !compares && permits:
+		v.add(field+".within_ratio", "", "a condition holds or not: within goes with measure and predict")
+	case !compares && e.GetRival() != "":
+		v.add(field+".rival", "", "a rival prediction goes with measure and predict")
+	}
+}
