@@ -1,0 +1,87 @@
+package flow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// bulk sends one stream of bytes from client to server: so many, or for so
+// long.
+//
+// The server's FIN is the acknowledgement that ends it, sent the moment the server
+// has read the last byte. An ACK may be delayed by 40 ms and more, and a FIN
+// cannot. With a given size the server needs no FIN of the client's to know
+// the last byte, and the client sends none before: a FIN of its own segment would have
+// to wait for the congestion window, and could cost a round trip that the data did not.
+type bulk struct {
+	size     uint64        // bytes; 0: as many as go in
+	duration time.Duration // this time
+}
+
+func (bulk) name() string  { return "bulk" }
+func (bulk) forward() bool { return true }
+
+func (b bulk) client(_ context.Context, c *stream) error {
+	begin := time.Now()
+	var err error
+	if b.size > 0 {
+		err = c.sendLong(b.size)
+	} else {
+		err = b.sendFor(c)
+	}
+	if err == nil {
+		err = c.receiveEnd()
+	}
+	if err != nil {
+		return fmt.Errorf("after %d bytes: %w", c.written, err)
+	}
+	c.latencies.add(time.Since(begin))
+	return nil
+}
+
+// sendFor writes until the time is over. Ending the stream from beside wakes a
+// write that waits for room, and what the kernel took by then still goes out.
+func (b bulk) sendFor(c *stream) error {
+	// Full segments, as with a given size; the FIN takes the cork off.
+	if err := c.cork(true); err != nil {
+		return err
+	}
+	var over atomic.Bool
+	timer := time.AfterFunc(b.duration, func() {
+		over.Store(true)
+		// An error says that the connection is gone, which the write meets too.
+		_ = c.finishWriting()
+	})
+	defer timer.Stop()
+	p := make([]byte, sendSize)
+	for {
+		err := c.send(p)
+		if errors.Is(err, unix.EPIPE) && over.Load() {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (b bulk) server(_ context.Context, c *stream) error {
+	var err error
+	if b.size > 0 {
+		err = c.receive(b.size)
+	} else {
+		err = c.receiveAll()
+	}
+	if err == nil {
+		err = c.finishWriting()
+	}
+	if err != nil {
+		return fmt.Errorf("after %d bytes: %w", c.read, err)
+	}
+	return nil
+}

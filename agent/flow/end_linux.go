@@ -1,0 +1,211 @@
+package flow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcplab/tcplab/agent/observe"
+	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
+)
+
+// kind is what a flow does with its connection. Each side returns when its part
+// is done, or as soon as the connection fails; ctx is for what it waits for
+// beside the socket, whose calls are interrupted when ctx ends.
+type kind interface {
+	name() string
+	client(context.Context, *stream) error
+	server(context.Context, *stream) error
+	// forward says whether the flow exists for the bytes from client to server.
+	forward() bool
+}
+
+// half is what client and server have in common: one end of a flow.
+type half struct {
+	flow     string // the flow's name
+	role     string // "client" or "server"
+	end      End
+	kind     kind
+	options  *tcplabv1.SocketOptions
+	interval time.Duration
+	samples  observe.Sink
+	log      *slog.Logger
+}
+
+// measured is what one end has measured by itself.
+type measured struct {
+	address       netip.AddrPort
+	started       time.Time     // the client: when it called connect(2)
+	connect       time.Duration // the client: until the connection stood; 0 if it never did
+	written, read uint64
+	lastRead      time.Time
+	latencies     latencies
+	series        observe.Series
+	congestion    string
+	err           error
+}
+
+// client is the end that connects.
+type client struct{ half }
+
+// run connects to the server and does the client's part. It returns when the
+// connection has ended or, at the latest, when ctx has; whatever was measured by then
+// is in what it returns.
+func (c *client) run(ctx context.Context, server netip.AddrPort) (m measured) {
+	s, err := open(c.end, c.options)
+	if err != nil {
+		m.err = err
+		return m
+	}
+	defer s.close()
+	release := s.guard(ctx)
+	defer release()
+
+	m.started = time.Now()
+	err = s.connect(server)
+	took := time.Since(m.started)
+	m.address = s.local()
+	if err != nil || ctx.Err() != nil {
+		m.series.Last, _ = s.info()
+		m.err = explain(ctx, fmt.Sprintf("connecting from %s to %s", c.end.Addr, server), err)
+		return m
+	}
+	m.connect = took
+	c.converse(ctx, s, &m, c.kind.client)
+	return m
+}
+
+// server is the end that listens, for one connection.
+type server struct {
+	half
+	listener *socket
+}
+
+// listen opens the server's port.
+func (s *server) listen() (netip.AddrPort, error) {
+	listener, err := open(s.end, s.options)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	if err := unix.Listen(listener.fd, 1); err != nil {
+		listener.close()
+		return netip.AddrPort{}, fmt.Errorf("listen on %s: %w", s.end.Addr, err)
+	}
+	s.listener = listener
+	return listener.local(), nil
+}
+
+// serve waits for the client and does the server's part, under the same
+// terms as client.run. It closes the listener.
+func (s *server) serve(ctx context.Context) (m measured) {
+	m.address = s.listener.local()
+	conn, err := s.accept(ctx)
+	if err != nil {
+		m.err = err
+		return m
+	}
+	defer conn.close()
+	release := conn.guard(ctx)
+	defer release()
+	s.converse(ctx, conn, &m, s.kind.server)
+	return m
+}
+
+func (s *server) accept(ctx context.Context) (*socket, error) {
+	defer s.listener.close()
+	release := s.listener.guard(ctx)
+	defer release()
+	conn, err := s.listener.accept()
+	if err != nil {
+		return nil, explain(ctx, fmt.Sprintf("waiting for the client on %s", s.listener.local()), err)
+	}
+	return conn, nil
+}
+
+// converse does one side's part on a connection that stands, sampled
+// meanwhile, and ends the connection in order.
+func (h *half) converse(ctx context.Context, s *socket, m *measured, part func(context.Context, *stream) error) {
+	watch := observe.NewWatch(observe.Watched{Flow: h.flow, End: h.role, Interval: h.interval, Read: s.info, Sink: h.samples})
+	c := &stream{socket: s, measured: m}
+	err := part(ctx, c)
+	m.series = watch.Stop()
+	m.congestion = s.congestion()
+	if err != nil {
+		m.err = explain(ctx, "exchanging data", err)
+		return
+	}
+	// Everything is measured: a connection that then ends badly does not undo it.
+	if err := s.finish(ctx, m.series.Last.RTT); err != nil {
+		h.log.Warn("connection reset, as it did not end in order", "flow", h.flow, "end", h.role, "error", err)
+	}
+}
+
+// explain says what an end was doing when it failed. An interrupted call fails
+// with whatever its socket then says; the reason is the context's.
+func explain(ctx context.Context, doing string, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("stopped while %s: %w", doing, context.Cause(ctx))
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// How long an end waits for its connection to end in order: for a lost FIN to be sent
+// again a few times, RTO being at least 200 ms and at first 1 s (RFC 6298).
+const (
+	finishBase       = 3 * time.Second
+	finishRoundTrips = 8
+)
+
+// finish ends the connection in order: it sends a FIN, reads the peer's, and waits
+// until both are acknowledged. Closed before that, the socket would be an
+// orphan, or with SO_LINGER{1,0} reset the connection under the peer's last
+// bytes. Where it fails, close resets.
+func (s *socket) finish(ctx context.Context, rtt time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, finishBase+finishRoundTrips*rtt)
+	defer cancel()
+	release := s.guard(ctx)
+	defer release()
+	if err := s.finishWriting(); err != nil && !errors.Is(err, unix.ENOTCONN) {
+		return explain(ctx, "sending a FIN", err)
+	}
+	switch n, err := s.discard(make([]byte, 1)); {
+	case n > 0:
+		return errTooMuch
+	case err != io.EOF:
+		return explain(ctx, "waiting for the peer's FIN", err)
+	}
+	// No call waits for the last ACK: the state is looked at, ever more rarely.
+	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 20*time.Millisecond) {
+		info, err := s.info()
+		if err != nil {
+			return err
+		}
+		if info.State == observe.StateClose {
+			return nil
+		}
+		if err := wait(ctx, pause); err != nil {
+			return explain(ctx, "waiting for the last ACK", err)
+		}
+	}
+}
+
+// wait waits for d, or returns the reason why ctx ended before.
+func wait(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,257 @@
+package flow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcplab/tcplab/agent/observe"
+	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
+)
+
+// socket is a TCP socket with a blocking descriptor. One goroutine, its owner,
+// makes the calls that wait and closes it; any other may interrupt it and read
+// its state at any time.
+type socket struct {
+	fd int
+
+	mu   sync.Mutex
+	open bool         // fd is this socket's and nobody else's
+	last observe.Info // before it was interrupted; its state is 0 until then
+}
+
+var errSocketClosed = errors.New("the socket is closed")
+
+// open makes a socket in the namespace of the end, with the lab's options, bound to
+// the end's address and a port of the kernel's choice.
+func open(end End, options *tcplabv1.SocketOptions) (*socket, error) {
+	var s *socket
+	err := end.NS.Do(func() error {
+		family := unix.AF_INET
+		if end.Addr.Is6() {
+			family = unix.AF_INET6
+		}
+		fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+		if err != nil {
+			return fmt.Errorf("open a TCP socket: %w", err)
+		}
+		if err := setOptions(fd, options); err != nil {
+			unix.Close(fd)
+			return err
+		}
+		// The port is chosen at connect(2) or listen(2): knowing the peer, the
+		// kernel can use one local port for many.
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
+			unix.Close(fd)
+			return fmt.Errorf("set IP_BIND_ADDRESS_NO_PORT: %w", err)
+		}
+		if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(end.Addr, 0))); err != nil {
+			unix.Close(fd)
+			return fmt.Errorf("bind to %s: %w", end.Addr, err)
+		}
+		s = &socket{fd: fd, open: true}
+		return nil
+	})
+	return s, err
+}
+
+// guard interrupts the socket when ctx ends, until it is released. The owner
+// releases before it closes.
+func (s *socket) guard(ctx context.Context) (release func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-done:
+			return
+		case <-ctx.Done():
+		}
+		// A shutdown between the owner's look at ctx and its connect(2) wakes
+		// nobody, so it is repeated until the owner has noticed.
+		for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
+			s.interrupt()
+			select {
+			case <-done:
+				return
+			case <-time.After(pause):
+			}
+		}
+	}()
+	return func() {
+		close(done)
+		<-ended
+	}
+}
+
+// interrupt wakes every call that waits on the socket, connect and accept
+// among them.
+func (s *socket) interrupt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.open {
+		return
+	}
+	if s.last.State == 0 {
+		if info, err := observe.ReadInfo(s.fd); err == nil {
+			s.last = info
+		}
+	}
+	// An error says that there is no connection to shut down any more.
+	_ = unix.Shutdown(s.fd, unix.SHUT_RDWR)
+}
+
+// info is TCP_INFO now, or as it was before an interruption. Once the socket is
+// closed it is an error.
+func (s *socket) info() (observe.Info, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.open {
+		return observe.Info{}, errSocketClosed
+	}
+	if s.last.State != 0 {
+		return s.last, nil
+	}
+	return observe.ReadInfo(s.fd)
+}
+
+// close closes the socket, and resets its connection unless that has ended in
+// order. It may be called again.
+func (s *socket) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.open {
+		return nil
+	}
+	s.open = false
+	return unix.Close(s.fd)
+}
+
+// connect waits until the connection stands.
+func (s *socket) connect(to netip.AddrPort) error {
+	err := unix.Connect(s.fd, sockaddr(to))
+	if !errors.Is(err, unix.EINTR) {
+		return err
+	}
+	// A signal came between; the handshake goes on by itself.
+	for {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLOUT}}, -1)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		code, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		if err == nil && code != 0 {
+			err = unix.Errno(code)
+		}
+		return err
+	}
+}
+
+// accept waits for a connection. The accepted socket has the listener's
+// options, SO_LINGER{1,0} among them.
+func (s *socket) accept() (*socket, error) {
+	for {
+		fd, _, err := unix.Accept4(s.fd, unix.SOCK_CLOEXEC)
+		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.ECONNABORTED) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		return &socket{fd: fd, open: true}, nil
+	}
+}
+
+// write sends all of p, in one call unless a signal cuts it short, and returns
+// how much the kernel took.
+func (s *socket) write(p []byte) (int, error) {
+	for n := 0; ; {
+		m, err := unix.SendmsgN(s.fd, p[n:], nil, nil, unix.MSG_NOSIGNAL)
+		n += max(m, 0)
+		if n == len(p) || err != nil && !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
+}
+
+// cork keeps back a last segment that is not full, until it is taken off. MSG_MORE
+// would not do: it holds for its own call, and the next ACK to arrive sends what
+// it kept back.
+func (s *socket) cork(on bool) error {
+	value := 0
+	if on {
+		value = 1
+	}
+	if err := unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_CORK, value); err != nil {
+		return fmt.Errorf("set TCP_CORK: %w", err)
+	}
+	return nil
+}
+
+// discard reads as many bytes as p is long, or up to the end of the stream, and
+// throws them away inside the kernel (MSG_TRUNC, tcp(7)): p is never touched.
+func (s *socket) discard(p []byte) (int, error) {
+	for n := 0; ; {
+		m, _, err := unix.Recvfrom(s.fd, p[n:], unix.MSG_WAITALL|unix.MSG_TRUNC)
+		n += max(m, 0)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return n, err
+		case n == len(p):
+			return n, nil
+		case m == 0:
+			return n, io.EOF
+		}
+	}
+}
+
+// finishWriting tells the peer that no more will come. It may be called while the
+// owner writes: what the kernel has taken by then is still sent.
+func (s *socket) finishWriting() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.open {
+		return errSocketClosed
+	}
+	return unix.Shutdown(s.fd, unix.SHUT_WR)
+}
+
+// local is the socket's own address.
+func (s *socket) local() netip.AddrPort {
+	address, err := unix.Getsockname(s.fd)
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	switch a := address.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port))
+	}
+	return netip.AddrPort{}
+}
+
+// congestion is the congestion control in use.
+func (s *socket) congestion() string {
+	name, err := unix.GetsockoptString(s.fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION)
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
+	}
+	return &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
+}

@@ -1,0 +1,103 @@
+package flow
+
+import (
+	"errors"
+	"io"
+	"time"
+)
+
+const (
+	// sendSize is what one write(2) of a long transfer takes: enough to make the
+	// call cheap, little enough to stay in the processor's cache.
+	sendSize = 256 << 10
+	// discardSize is what one read of a long transfer asks for. Nothing is copied.
+	discardSize = 1 << 20
+)
+
+var (
+	errTooMuch = errors.New("the peer sent more than was agreed")
+	errEnded   = errors.New("the peer ended the connection early")
+)
+
+// stream is an end's connection while the flow does its work: what is sent and
+// received on it is counted.
+type stream struct {
+	*socket
+	*measured
+}
+
+// send writes p in one write(2).
+func (c *stream) send(p []byte) error {
+	n, err := c.write(p)
+	c.written += uint64(n)
+	return err
+}
+
+// sendLong writes so many bytes as if in one write(2): all segments are full
+// but the last.
+func (c *stream) sendLong(size uint64) error {
+	if size <= sendSize {
+		return c.send(make([]byte, size))
+	}
+	if err := c.cork(true); err != nil {
+		return err
+	}
+	p := make([]byte, sendSize)
+	for size > 0 {
+		part := min(size, sendSize)
+		if err := c.send(p[:part]); err != nil {
+			return err
+		}
+		size -= part
+	}
+	return c.cork(false)
+}
+
+// receive reads exactly so many bytes.
+func (c *stream) receive(size uint64) error {
+	p := make([]byte, min(size, discardSize))
+	for size > 0 {
+		n, err := c.take(p[:min(size, uint64(len(p)))])
+		size -= uint64(n)
+		if size > 0 && err == io.EOF {
+			return errEnded
+		}
+		if err != nil && err != io.EOF {
+			return err
+		}
+	}
+	return nil
+}
+
+// receiveAll reads until the peer ends.
+func (c *stream) receiveAll() error {
+	p := make([]byte, discardSize)
+	for {
+		if _, err := c.take(p); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+// receiveEnd reads the end of the stream, and nothing before it.
+func (c *stream) receiveEnd() error {
+	n, err := c.take(make([]byte, 1))
+	if n > 0 {
+		return errTooMuch
+	}
+	if err == io.EOF {
+		return nil
+	}
+	return err
+}
+
+func (c *stream) take(p []byte) (int, error) {
+	n, err := c.discard(p)
+	if n > 0 {
+		c.read += uint64(n)
+		c.lastRead = time.Now()
+	}
+	return n, err
+}

@@ -1,0 +1,75 @@
+package flow
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// transaction sends requests and reads replies, one after another. What is
+// one write of the lab is one write(2), and nothing is read between a
+// request's writes: how they become segments is TCP's business, and often what
+// the lab is about.
+type transaction struct {
+	writes     []uint32 // sizes in bytes
+	reply      uint64   // bytes
+	count      uint32
+	thinkTime  time.Duration // the client's, between a reply and the next request
+	serverTime time.Duration // between a request and its reply
+}
+
+func (transaction) name() string  { return "transaction" }
+func (transaction) forward() bool { return false }
+
+func (t transaction) client(ctx context.Context, c *stream) error {
+	p := make([]byte, slices.Max(t.writes))
+	for i := range t.count {
+		if err := t.ask(ctx, c, p, i > 0); err != nil {
+			return fmt.Errorf("in transaction %d of %d: %w", i+1, t.count, err)
+		}
+	}
+	return nil
+}
+
+func (t transaction) ask(ctx context.Context, c *stream, p []byte, think bool) error {
+	if think {
+		if err := wait(ctx, t.thinkTime); err != nil {
+			return err
+		}
+	}
+	begin := time.Now()
+	for _, size := range t.writes {
+		if err := c.send(p[:size]); err != nil {
+			return err
+		}
+	}
+	if err := c.receive(t.reply); err != nil {
+		return err
+	}
+	c.latencies.add(time.Since(begin))
+	return nil
+}
+
+func (t transaction) server(ctx context.Context, c *stream) error {
+	var request uint64
+	for _, size := range t.writes {
+		request += uint64(size)
+	}
+	for i := range t.count {
+		if err := t.answer(ctx, c, request); err != nil {
+			return fmt.Errorf("in transaction %d of %d: %w", i+1, t.count, err)
+		}
+	}
+	return nil
+}
+
+func (t transaction) answer(ctx context.Context, c *stream, request uint64) error {
+	if err := c.receive(request); err != nil {
+		return err
+	}
+	if err := wait(ctx, t.serverTime); err != nil {
+		return err
+	}
+	return c.sendLong(t.reply)
+}
