@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
@@ -94,7 +95,7 @@ func (s *Standing) Spec(i int) link.Spec {
 }
 
 // eachNode does something for all nodes, a few at once.
-func (s *Standing) eachNode(ctx context.Context, do func(i int, n *Node) error) error {
+func (s *Standing) eachNode(ctx context.Context, do func(ctx context.Context, i int, n *Node) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(2 * runtime.GOMAXPROCS(0))
 	for i := range s.plan.Nodes {
@@ -103,7 +104,7 @@ func (s *Standing) eachNode(ctx context.Context, do func(i int, n *Node) error) 
 				return err
 			}
 			n := &s.plan.Nodes[i]
-			if err := do(i, n); err != nil {
+			if err := do(ctx, i, n); err != nil {
 				return fmt.Errorf("node %s: %w", n.Name, err)
 			}
 			return nil
@@ -114,7 +115,7 @@ func (s *Standing) eachNode(ctx context.Context, do func(i int, n *Node) error) 
 
 // found makes the node's namespace, with the settings that its interfaces will
 // inherit.
-func (s *Standing) found(i int, n *Node) error {
+func (s *Standing) found(_ context.Context, i int, n *Node) error {
 	space, err := netns.New(n.Name)
 	if err != nil {
 		return err
@@ -137,7 +138,7 @@ func (n *Node) set(iface string) error {
 
 // furnish gives a node, whose interfaces stand, its bridge, addresses,
 // neighbours and routes.
-func (s *Standing) furnish(i int, n *Node) error {
+func (s *Standing) furnish(ctx context.Context, i int, n *Node) error {
 	nl, err := s.Nodes[i].Netlink(unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
@@ -162,6 +163,9 @@ func (s *Standing) furnish(i int, n *Node) error {
 				return fmt.Errorf("give %s to interface %s: %w", a, iface.Name, err)
 			}
 		}
+	}
+	if err := n.awaitAddresses(ctx, nl); err != nil {
+		return err
 	}
 	for _, neighbour := range n.Neighbours {
 		err := nl.NeighSet(&netlink.Neigh{
@@ -235,6 +239,32 @@ func addAddress(nl *netlink.Handle, index int, a netip.Prefix) error {
 		address.Flags = unix.IFA_F_NODAD
 	}
 	return nl.AddrAdd(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}, address)
+}
+
+// addressTimeout bounds how long the kernel may take to serve an address.
+const addressTimeout = 2 * time.Second
+
+// awaitAddresses waits until the node receives what is sent to its IPv6
+// addresses. Their local routes are the work of a kernel thread even without duplicate address
+// detection (net/ipv6/addrconf.c, addrconf_dad_work); until it has run, packets
+// that arrive are dropped as another's, and a first SYN comes again a second later.
+func (n *Node) awaitAddresses(ctx context.Context, nl *netlink.Handle) error {
+	ctx, cancel := context.WithTimeout(ctx, addressTimeout)
+	defer cancel()
+	for _, a := range n.addresses(true) {
+		for {
+			routes, err := nl.RouteGet(ip(a.Addr()))
+			if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("the kernel does not serve address %s: %w", a, errors.Join(err, ctx.Err()))
+			case <-time.After(100 * time.Microsecond):
+			}
+		}
+	}
+	return nil
 }
 
 // ip is the address as netlink's package takes it.

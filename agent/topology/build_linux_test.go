@@ -17,6 +17,7 @@ import (
 
 	"github.com/tcplab/tcplab/agent/link"
 	"github.com/tcplab/tcplab/agent/link/veth"
+	"github.com/tcplab/tcplab/agent/observe"
 	"github.com/tcplab/tcplab/internal/need"
 	"github.com/tcplab/tcplab/internal/netns"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
@@ -134,6 +135,16 @@ func TestEveryPairConnects(t *testing.T) {
 						}
 						talk(t, s, path)
 					}
+				}
+			}
+			// A standing topology serves at once: no first packet is lost.
+			for i, node := range s.Nodes {
+				counters, err := observe.ReadCounters(node)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if n := counters["TcpExtTCPSynRetrans"]; n != 0 {
+					t.Errorf("node %s sent %d SYNs again", plan.Nodes[i].Name, n)
 				}
 			}
 		})
