@@ -1,0 +1,20 @@
+// Package wire is the engine that carries a link's frames itself: for kernels
+// without sch_netem, and for all who want to read in a few hundred lines what
+// a link does.
+//
+// Each end of a link is a port, an interface in a node whose other side this
+// process holds: a TAP, or a veth into a namespace of the engine's own where
+// packet sockets take and give its frames. A loop on a thread of its own reads each frame
+// where it leaves the sender's stack, keeps it until its time has come, and
+// writes it into the receiver's stack.
+//
+// When that time comes is decided by a model without a kernel in it, the
+// direction: lost?, delayed, held in the queue of the bottleneck, sent at its
+// rate. It computes in virtual time, from the arrival of each frame
+// and never from the moment at which the loop happened to run; so a loop that
+// wakes late is late for those frames and not for all that follow.
+//
+// The package refuses what it cannot keep: a shape with a rate and no queue, a
+// frame longer than its port's MTU allows, and silence about a frame that it
+// lost itself ([link.Counters].Failed).
+package wire

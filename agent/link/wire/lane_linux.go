@@ -1,0 +1,145 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// port is one end of a link as the loop sees it. Its methods do not block and
+// are called by the loop's thread alone.
+type port interface {
+	// fd becomes readable when a frame waits.
+	fd() int
+	// read puts the frame that waited longest into buf, behind the port's header
+	// where it has one, and says when it arrived. n = 0: none waits. An error is
+	// the port's end.
+	read(buf []byte, now int64) (n int, arrival int64, err error)
+	// write hands a frame with its header to the receiver. errBusy: not now, the frame is
+	// still the caller's. Any other error: the frame is lost.
+	write(data []byte) error
+}
+
+// errBusy is a port's answer that it takes no frame now, but will soon.
+var errBusy = errors.New("the port is busy")
+
+// lane is a direction between two ports: what the loop turns.
+type lane struct {
+	in, out port
+	header  int // bytes in front of each frame that are not of the wire
+	store   *store
+	dir     *direction
+
+	ready list // frames that are due, and when in their leaves
+
+	delivered uint64
+	failed    uint64
+	late      Lateness
+}
+
+// batch is how many frames a lane takes or gives before the others have their
+// turn: some 100 µs.
+const batch = 32
+
+// receive takes in what has arrived, a batch at most, and reports whether there was any.
+func (l *lane) receive(now func() int64) (bool, error) {
+	for i := range batch {
+		buf := l.store.reserve()
+		n, arrival, err := l.in.read(buf, now())
+		if err != nil {
+			return i > 0, err
+		}
+		if n == 0 {
+			return i > 0, nil
+		}
+		if n <= l.header || n == len(buf) {
+			l.failed++ // no frame, or one that is longer than the MTU allows
+			continue
+		}
+		f := l.store.commit(n)
+		f.size = n - l.header
+		l.dir.offer(arrival, f)
+	}
+	return true, nil
+}
+
+// deliver hands over what is due, a batch at most, and reports whether there was any.
+func (l *lane) deliver(now func() int64) bool {
+	for i := range batch {
+		at := now()
+		f := l.ready.head
+		if f == nil {
+			if f = l.dir.next(at); f == nil {
+				return i > 0
+			}
+			l.ready.push(f)
+		}
+		err := l.out.write(f.data)
+		if errors.Is(err, errBusy) {
+			return i > 0
+		}
+		if err != nil {
+			l.failed++
+		} else {
+			l.delivered++
+			l.late.add(time.Duration(at - f.leaves))
+		}
+		l.store.release(l.ready.pop())
+	}
+	return true
+}
+
+// due is when deliver has work next; false: only after another frame has come in.
+func (l *lane) due(now int64) (int64, bool) {
+	if l.ready.head != nil {
+		return now + busyRetry, true
+	}
+	return l.dir.due()
+}
+
+// busyRetry is how long a busy port is left alone, in ns: the time of some frames.
+const busyRetry = 20_000
+
+// settle takes all that is due by now out of the direction, so that it can be
+// asked or changed.
+func (l *lane) settle(now int64) {
+	for f := l.dir.next(now); f != nil; f = l.dir.next(now) {
+		l.ready.push(f)
+	}
+}
+
+// restart empties the lane and its counters, frames that wait in the port included.
+func (l *lane) restart() error {
+	for range drainMost {
+		n, _, err := l.in.read(l.store.reserve(), 0)
+		if err != nil {
+			return fmt.Errorf("empty the port: %w", err)
+		}
+		if n == 0 {
+			break
+		}
+	}
+	for f := l.ready.pop(); f != nil; f = l.ready.pop() {
+		l.store.release(f)
+	}
+	l.dir.restart()
+	l.delivered, l.failed = 0, 0
+	l.late = Lateness{}
+	return nil
+}
+
+// drainMost bounds how many frames a port can have waiting.
+const drainMost = 1 << 16
+
+// errno is nil, errBusy or the error of a system call that does not block.
+func errno(e unix.Errno) error {
+	switch e {
+	case 0:
+		return nil
+	case unix.EAGAIN:
+		return errBusy
+	}
+	return e
+}

@@ -1,0 +1,118 @@
+package wire
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/tcplab/tcplab/agent/link"
+)
+
+// memory is a port in memory: it always has frames to give, and counts what it takes.
+type memory struct {
+	frame []byte
+	left  int // frames that may be read
+	taken int
+	busy  int // writes that it refuses before it takes one
+	fail  error
+}
+
+func (m *memory) fd() int { return -1 }
+
+func (m *memory) read(buf []byte, now int64) (int, int64, error) {
+	if m.left == 0 {
+		return 0, 0, nil
+	}
+	m.left--
+	return copy(buf, m.frame), now, nil
+}
+
+func (m *memory) write([]byte) error {
+	if m.busy > 0 {
+		m.busy--
+		return errBusy
+	}
+	if m.fail != nil {
+		return m.fail
+	}
+	m.taken++
+	return nil
+}
+
+func newMemoryLane(shape link.Shape, size int) (l *lane, in, out *memory) {
+	in, out = &memory{frame: make([]byte, size)}, &memory{}
+	l = &lane{in: in, out: out, store: newStore(1523)}
+	l.dir = newDirection(shape, 1, l.store.release)
+	return l, in, out
+}
+
+// turn runs the lane for a number of frames that come 5 µs apart, in virtual time from start.
+func turn(t testing.TB, l *lane, in *memory, start int64, frames int) int64 {
+	now := start
+	clock := func() int64 { return now }
+	for range frames {
+		now += 5000
+		in.left = 1
+		if _, err := l.receive(clock); err != nil {
+			t.Fatal(err)
+		}
+		l.deliver(clock)
+	}
+	return now
+}
+
+func TestLaneAllocatesNothingInSteadyState(t *testing.T) {
+	for _, delay := range []time.Duration{0, 10 * time.Millisecond, 500 * time.Millisecond} { // up to 100,000 under way
+		l, in, out := newMemoryLane(link.Shape{Delay: delay, Rate: 4e9, Queue: link.Queue{Packets: 100}}, 1514)
+		now := turn(t, l, in, 0, 300_000)
+		allocs := testing.AllocsPerRun(10, func() { now = turn(t, l, in, now, 10_000) })
+		if allocs != 0 {
+			t.Errorf("delay %v: %v allocations in 10,000 frames", delay, allocs)
+		}
+		if out.taken == 0 || l.failed != 0 {
+			t.Errorf("delay %v: %d delivered, %d failed", delay, out.taken, l.failed)
+		}
+	}
+}
+
+func TestLaneKeepsWhatABusyPortRefuses(t *testing.T) {
+	l, in, out := newMemoryLane(link.Shape{}, 100)
+	out.busy = 3
+	for now := turn(t, l, in, 0, 10); out.taken < 10; now++ {
+		if due, some := l.due(now); !some || due <= now || due > now+busyRetry {
+			t.Fatalf("with frames held back the lane is due at %d (%v) of %d", due, some, now)
+		}
+		l.deliver(func() int64 { return now })
+	}
+	if l.delivered != 10 || l.failed != 0 || l.dir.received != 10 {
+		t.Errorf("received %d, delivered %d, failed %d; want 10, 10, 0", l.dir.received, l.delivered, l.failed)
+	}
+}
+
+func TestLaneCountsWhatItLoses(t *testing.T) {
+	l, in, out := newMemoryLane(link.Shape{}, 100)
+	out.fail = errors.New("no")
+	turn(t, l, in, 0, 3)
+	if l.failed != 3 || l.delivered != 0 {
+		t.Errorf("three refused writes: failed %d, delivered %d", l.failed, l.delivered)
+	}
+	long, in, _ := newMemoryLane(link.Shape{}, 2000) // longer than the store's room
+	turn(t, long, in, 0, 3)
+	if long.failed != 3 || long.dir.received != 0 {
+		t.Errorf("three frames that are too long: failed %d, received %d", long.failed, long.dir.received)
+	}
+}
+
+// BenchmarkLane is what the engine itself does for one frame, without system calls.
+func BenchmarkLane(b *testing.B) {
+	for _, delay := range []time.Duration{0, 10 * time.Millisecond, 500 * time.Millisecond} {
+		b.Run(delay.String(), func(b *testing.B) {
+			l, in, _ := newMemoryLane(link.Shape{Delay: delay, Rate: 4e9, Queue: link.Queue{Packets: 100}}, 1514)
+			now := turn(b, l, in, 0, 300_000)
+			b.ReportAllocs()
+			for b.Loop() {
+				now = turn(b, l, in, now, 1)
+			}
+		})
+	}
+}

@@ -1,0 +1,233 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/tcplab/tcplab/agent/link"
+)
+
+// heldPort is a port with what the loop need not know of.
+type heldPort interface {
+	port
+	// drops is how many frames the kernel could not give to the engine.
+	drops() (uint64, error)
+	// close removes the interface.
+	close() error
+}
+
+// Link is a link that a loop carries. It is safe for concurrent use.
+type Link struct {
+	spec    link.Spec
+	ports   [2]heldPort
+	watches [2]*watch
+	lanes   [2]*lane // each its loop's while that runs
+	loops   [2]*loop
+
+	mu       sync.Mutex
+	closed   bool
+	baseline [2]uint64 // of missed
+}
+
+var _ link.Link = (*Link)(nil)
+
+// Change replaces the shape of one direction from now on. What is on its way stays in order and
+// is not lost: frames in the delay keep their time, those in the queue stay even
+// above a lower limit, and the frame being sent goes on at the new rate. The
+// queue of a shape with a rate must be resolved.
+func (l *Link) Change(direction int, shape link.Shape) error {
+	if direction != 0 && direction != 1 {
+		return fmt.Errorf("link %s has directions 0 and 1, not %d", l.spec.Name, direction)
+	}
+	if err := refuse(shape); err != nil {
+		return fmt.Errorf("link %s, direction %d: %w", l.spec.Name, direction, err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.do(direction, func(lane *lane, now int64) {
+		lane.settle(now)
+		lane.dir.change(now, shape)
+	})
+}
+
+// ReadBack is the shape by which the loop works now.
+func (l *Link) ReadBack() ([2]link.Shape, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var shapes [2]link.Shape
+	err := l.each(func(i int, lane *lane, _ int64) { shapes[i] = lane.dir.shape })
+	return shapes, err
+}
+
+// Counters are what the loop has counted; Failed has in addition what the
+// kernel dropped on the way to it.
+func (l *Link) Counters() ([2]link.Counters, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var counters [2]link.Counters
+	err := l.each(func(i int, lane *lane, now int64) {
+		lane.settle(now)
+		counters[i] = link.Counters{
+			Received:  lane.dir.received,
+			Delivered: lane.delivered,
+			Lost:      lane.dir.lost,
+			Overflow:  lane.dir.overflow,
+			Failed:    lane.failed,
+			Queued:    lane.dir.waiting.frames,
+			PeakQueue: lane.dir.peak,
+		}
+	})
+	if err != nil {
+		return counters, err
+	}
+	missed, err := l.missed()
+	for i := range counters {
+		counters[i].Failed += missed[i] - l.baseline[i]
+	}
+	return counters, err
+}
+
+// Lateness is how late each direction handed its frames over.
+func (l *Link) Lateness() ([2]Lateness, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var late [2]Lateness
+	err := l.each(func(i int, lane *lane, _ int64) { late[i] = lane.late })
+	return late, err
+}
+
+// RealTime reports whether the link's loops run before all ordinary threads.
+// Without that privilege frames are late whenever the machine is busy.
+func (l *Link) RealTime() bool { return l.loops[0].realTime && l.loops[1].realTime }
+
+// Rearm empties the link, zeroes its counters and restarts its random
+// generators. Frames on their way are discarded and counted nowhere: a new link is empty.
+func (l *Link) Rearm() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var failed error
+	err := l.each(func(_ int, lane *lane, _ int64) { failed = errors.Join(failed, lane.restart()) })
+	if err := errors.Join(err, failed); err != nil {
+		return err
+	}
+	missed, err := l.missed()
+	if err != nil {
+		return err
+	}
+	l.baseline = missed
+	return nil
+}
+
+// Close removes both interfaces. Frames on their way are lost. A link that is
+// closed stays so; closing it again does nothing.
+func (l *Link) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil
+	}
+	l.closed = true
+	if err := l.release(); err != nil {
+		return fmt.Errorf("close link %s: %w", l.spec.Name, err)
+	}
+	return nil
+}
+
+// release ends what there is of the link.
+func (l *Link) release() error {
+	var errs []error
+	for _, loop := range l.loops {
+		if loop != nil {
+			errs = append(errs, loop.close())
+		}
+	}
+	for i := range l.ports {
+		if l.watches[i] != nil {
+			l.watches[i].close()
+		}
+		if l.ports[i] != nil {
+			errs = append(errs, l.ports[i].close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// do runs fn on the loop of one lane, between two turns. The caller holds mu.
+func (l *Link) do(direction int, fn func(lane *lane, now int64)) error {
+	if l.closed {
+		return fmt.Errorf("link %s: %w", l.spec.Name, errEnded)
+	}
+	loop := l.loops[direction]
+	if err := loop.do(func() { fn(l.lanes[direction], loop.now()) }); err != nil {
+		return fmt.Errorf("link %s: %w", l.spec.Name, err)
+	}
+	return nil
+}
+
+// each is do for both lanes, one after the other.
+func (l *Link) each(fn func(i int, lane *lane, now int64)) error {
+	for i := range l.lanes {
+		if err := l.do(i, func(lane *lane, now int64) { fn(i, lane, now) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// missed is how many frames of each direction the kernel has dropped between
+// the sender and the loop, since the ports were made.
+func (l *Link) missed() ([2]uint64, error) {
+	var missed [2]uint64
+	for i := range l.ports {
+		sent, err := l.watches[i].dropped()
+		if err != nil {
+			return missed, fmt.Errorf("link %s: %w", l.spec.Name, err)
+		}
+		held, err := l.ports[i].drops()
+		if err != nil {
+			return missed, fmt.Errorf("link %s: %w", l.spec.Name, err)
+		}
+		missed[i] = sent + held
+	}
+	return missed, nil
+}
+
+// watch reads the statistics of a port's interface in its node.
+type watch struct {
+	nl    *netlink.Handle
+	name  string
+	index int
+}
+
+func newWatch(p link.Port) (*watch, error) {
+	nl, err := p.Node.Netlink(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, err
+	}
+	w := &watch{nl: nl, name: p.Name}
+	iface, err := nl.LinkByName(p.Name)
+	if err != nil {
+		nl.Close()
+		return nil, fmt.Errorf("find %s in %s: %w", p.Name, p.Node.Name(), err)
+	}
+	w.index = iface.Attrs().Index
+	return w, nil
+}
+
+// dropped is how many frames the interface took from the node and did not pass on.
+func (w *watch) dropped() (uint64, error) {
+	iface, err := w.nl.LinkByIndex(w.index)
+	if err != nil {
+		return 0, fmt.Errorf("read the statistics of %s: %w", w.name, err)
+	}
+	if iface.Attrs().Statistics == nil {
+		return 0, fmt.Errorf("read the statistics of %s: the kernel gave none", w.name)
+	}
+	return iface.Attrs().Statistics.TxDropped, nil
+}
+
+func (w *watch) close() { w.nl.Close() }

@@ -1,0 +1,153 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// loop turns a lane on a thread of its own. Two directions of a link are two
+// threads: writing a frame into a TAP runs the receiver's TCP, and that of a data
+// segment costs what that of its acknowledgement does.
+//
+// While there is work it makes only system calls that do not block, without
+// telling the Go scheduler: it keeps its thread and its processor. When there
+// is none it sleeps in ppoll until a frame arrives, the next one is due, or
+// somebody calls.
+type loop struct {
+	lane  *lane
+	wake  int         // eventfd
+	calls chan func() // run between two turns
+	stop  bool        // set by a call
+
+	realTime bool
+	started  time.Time
+	polled   [2]unix.PollFd // wake, the lane's port
+
+	ended chan struct{}
+	err   error // why it ended, once it has
+}
+
+// errEnded is what calls of a loop get after it has been closed.
+var errEnded = errors.New("the link is closed")
+
+// newLoop starts a loop. It ends with close, or by itself when a port fails.
+func newLoop(lane *lane) (*loop, error) {
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("make an event descriptor: %w", err)
+	}
+	l := &loop{
+		lane:    lane,
+		wake:    wake,
+		calls:   make(chan func(), 1),
+		started: time.Now(),
+		ended:   make(chan struct{}),
+		polled: [2]unix.PollFd{
+			{Fd: int32(wake), Events: unix.POLLIN},
+			{Fd: int32(lane.in.fd()), Events: unix.POLLIN},
+		},
+	}
+	ready := make(chan struct{})
+	go func() {
+		// Never unlocked: the thread, with its priority, ends with the goroutine.
+		runtime.LockOSThread()
+		defer close(l.ended)
+		l.realTime = hurry()
+		close(ready)
+		l.err = l.run()
+	}()
+	<-ready
+	return l, nil
+}
+
+// now is the loop's clock: monotonic, in ns since it was made.
+func (l *loop) now() int64 { return int64(time.Since(l.started)) }
+
+// run turns until a call stops it or a port fails.
+func (l *loop) run() error {
+	var pace pacer
+	for !l.stop {
+		worked, err := l.lane.receive(l.now)
+		if err != nil {
+			return fmt.Errorf("read frames: %w", err)
+		}
+		if l.lane.deliver(l.now) {
+			worked = true
+		}
+		select {
+		case call := <-l.calls:
+			call()
+			worked = true
+		default:
+		}
+		switch {
+		case worked && l.realTime:
+			pace.breathe(l.now())
+		case !worked && !pace.doze(l.now()):
+			if err := l.sleep(); err != nil {
+				return err
+			}
+			pace.rested(l.now())
+		}
+	}
+	return errEnded
+}
+
+// sleep waits for the first thing that is to be done.
+func (l *loop) sleep() error {
+	var timeout *unix.Timespec
+	now := l.now()
+	if due, some := l.lane.due(now); some {
+		if due <= now {
+			return nil
+		}
+		ts := unix.NsecToTimespec(due - now)
+		timeout = &ts
+	}
+	n, err := unix.Ppoll(l.polled[:], timeout, nil)
+	if err != nil && err != unix.EINTR {
+		return fmt.Errorf("wait for frames: %w", err)
+	}
+	if n > 0 && l.polled[0].Revents != 0 {
+		var count [8]byte
+		unix.Read(l.wake, count[:]) // only resets it
+	}
+	return nil
+}
+
+// do runs fn on the loop's thread, between two turns. It returns when fn has,
+// which is at once: a turn takes some 100 µs.
+func (l *loop) do(fn func()) error {
+	done := make(chan struct{})
+	call := func() { fn(); close(done) }
+	select {
+	case l.calls <- call:
+	case <-l.ended:
+		return l.err
+	}
+	if _, err := unix.Write(l.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}); err != nil && err != unix.EAGAIN {
+		return fmt.Errorf("wake the link: %w", err)
+	}
+	select {
+	case <-done:
+		return nil
+	case <-l.ended:
+		return l.err
+	}
+}
+
+// close ends the loop and waits until its thread uses nothing any more. It
+// returns the error by which the loop had ended before, if it had.
+func (l *loop) close() error {
+	err := l.do(func() { l.stop = true })
+	<-l.ended
+	unix.Close(l.wake)
+	if errors.Is(err, errEnded) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,153 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"unsafe"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/tcplab/tcplab/agent/link"
+	endport "github.com/tcplab/tcplab/agent/link/port"
+)
+
+// tunDevice is where TAPs come from (kernel: Documentation/networking/tuntap.rst).
+const tunDevice = "/dev/net/tun"
+
+// tapQueue is how many frames may wait for the loop. The kernel's default of
+// 500 is 2 ms of small packets; what finds it full is dropped and counted.
+const tapQueue = 10_000
+
+// Offloads that a TAP's holder says it can take (include/uapi/linux/if_tun.h).
+const (
+	tunChecksum = 0x01 // TUN_F_CSUM
+	tunTSO4     = 0x02 // TUN_F_TSO4
+	tunTSO6     = 0x04 // TUN_F_TSO6
+	tunECN      = 0x08 // TUN_F_TSO_ECN
+)
+
+// vnetHeader is the length of struct virtio_net_hdr, which stands in front of
+// each frame where one of the link's ports is Plain.
+const vnetHeader = 10
+
+// tap is a TAP interface and the descriptor that it lives by: closing it removes
+// the interface. What the node sends leaves its socket as it enters the TAP, and
+// what is written has passed the node's stack when the write returns.
+type tap struct{ file int }
+
+// canTAP says why this process cannot make TAPs, or nil.
+func canTAP() error {
+	file, err := unix.Open(tunDevice, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err == nil {
+		return unix.Close(file)
+	}
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("open %s: %w: run as root, or let this user read and write it", tunDevice, err)
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
+		return fmt.Errorf("open %s: %w: load the kernel module tun", tunDevice, err)
+	}
+	return fmt.Errorf("open %s: %w", tunDevice, err)
+}
+
+// newTAP makes the interface, quiet and up, in its node. With vnet each frame has a header.
+func newTAP(p link.Port, vnet bool) (*tap, error) {
+	end := endport.End{NS: p.Node, Name: p.Name, MAC: p.MAC, MTU: p.MTU, Plain: p.Plain, Direct: true}
+	t := &tap{file: -1}
+	err := p.Node.Do(func() error {
+		if err := t.open(p, vnet); err != nil {
+			return fmt.Errorf("make TAP %s in %s: %w", p.Name, p.Node.Name(), err)
+		}
+		return t.configure(p)
+	})
+	if err == nil {
+		err = endport.Quiet(end)
+	}
+	if err == nil {
+		err = endport.Up(end)
+	}
+	if err != nil {
+		return nil, errors.Join(err, t.close())
+	}
+	return t, nil
+}
+
+// open makes the interface in the namespace of this thread.
+func (t *tap) open(p link.Port, vnet bool) error {
+	file, err := unix.Open(tunDevice, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", tunDevice, err)
+	}
+	t.file = file
+	request, err := unix.NewIfreq(p.Name)
+	if err != nil {
+		return err
+	}
+	// Exclusive: a TAP of that name that is there already is not ours.
+	flags := uint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_TUN_EXCL)
+	if vnet {
+		flags |= unix.IFF_VNET_HDR
+	}
+	request.SetUint16(flags)
+	if err := unix.IoctlIfreq(file, unix.TUNSETIFF, request); err != nil {
+		return err
+	}
+	offloads := 0
+	if p.Plain {
+		offloads = tunChecksum | tunTSO4 | tunTSO6 | tunECN
+	}
+	if err := unix.IoctlSetInt(file, unix.TUNSETOFFLOAD, offloads); err != nil {
+		return fmt.Errorf("set offloads: %w", err)
+	}
+	return nil
+}
+
+// configure gives the interface what the port says.
+func (t *tap) configure(p link.Port) error {
+	iface, err := netlink.LinkByName(p.Name)
+	if err == nil && p.MAC != nil {
+		err = netlink.LinkSetHardwareAddr(iface, p.MAC)
+	}
+	if err == nil {
+		err = netlink.LinkSetMTU(iface, p.MTU)
+	}
+	if err == nil {
+		err = netlink.LinkSetTxQLen(iface, tapQueue)
+	}
+	if err != nil {
+		return fmt.Errorf("configure %s in %s (address %v, MTU %d): %w", p.Name, p.Node.Name(), p.MAC, p.MTU, err)
+	}
+	return nil
+}
+
+func (t *tap) fd() int { return t.file }
+
+func (t *tap) read(buf []byte, now int64) (int, int64, error) {
+	// Not unix.Read: this call does not block, and need not tell the scheduler.
+	n, _, e := unix.RawSyscall(unix.SYS_READ, uintptr(t.file), uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)))
+	switch e {
+	case 0:
+		return int(n), now, nil
+	case unix.EAGAIN, unix.EINTR:
+		return 0, 0, nil
+	}
+	return 0, 0, e
+}
+
+func (t *tap) write(data []byte) error {
+	_, _, e := unix.RawSyscall(unix.SYS_WRITE, uintptr(t.file), uintptr(unsafe.Pointer(&data[0])), uintptr(len(data)))
+	return errno(e)
+}
+
+// drops is what the engine lost before it could read: nothing that the
+// interface's own statistics would not say.
+func (t *tap) drops() (uint64, error) { return 0, nil }
+
+func (t *tap) close() error {
+	if t.file < 0 {
+		return nil
+	}
+	return unix.Close(t.file)
+}
