@@ -61,6 +61,11 @@ func (t transaction) server(ctx context.Context, c *stream) error {
 			return fmt.Errorf("in transaction %d of %d: %w", i+1, t.count, err)
 		}
 	}
+	// The last reply is only written: how TCP sends it is still to be seen, until
+	// the client has it and ends.
+	if err := c.receiveEnd(); err != nil {
+		return fmt.Errorf("after %d transactions: %w", t.count, err)
+	}
 	return nil
 }
 
