@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
@@ -179,7 +180,7 @@ func median(values []float64) float64 {
 }
 
 // human writes a number in its unit with four digits, prefixed so that it is
-// short: 0.0841234 s is "84.12 ms".
+// short: 0.0841234 s is "84.12 ms". Whole numbers are written out.
 func human(v float64, unit string) string {
 	type scale struct {
 		from   float64
@@ -197,10 +198,11 @@ func human(v float64, unit string) string {
 			return short(v/s.from, 4) + " " + s.symbol
 		}
 	}
-	if unit == "" {
-		return short(v, 10)
+	digits := 4
+	if v == math.Trunc(v) {
+		digits = 15 // counts and sizes are exact
 	}
-	return short(v, 10) + " " + unit
+	return strings.TrimSuffix(short(v, digits)+" "+unit, " ")
 }
 
 // short is v with at most so many digits, without an exponent for everyday
