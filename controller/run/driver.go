@@ -1,0 +1,240 @@
+package run
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/tcplab/tcplab/controller/store"
+	"github.com/tcplab/tcplab/internal/rpcerr"
+	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
+)
+
+// DefaultLease is how long an agent keeps a deployment whose controller is not
+// heard of.
+const DefaultLease = 30 * time.Second
+
+// Config is what a Driver works with.
+type Config struct {
+	Store *store.Store
+	// Agent is the host that carries the trials.
+	Agent tcplabv1.AgentServiceClient
+	// Term of this controller, which commands carry; 0 in an embedded lab.
+	Term uint64
+	// Lease of deployments, 1 s to 24 h; 0 means DefaultLease. It is renewed
+	// three times as often.
+	Lease time.Duration
+	// Log takes what is no run's failure. Never nil.
+	Log *slog.Logger
+}
+
+// Driver drives runs one at a time, in the order of their creation.
+type Driver struct {
+	cfg Config
+
+	mu      sync.Mutex
+	queue   []*job          // not started, oldest first
+	jobs    map[string]*job // unended, by run ID
+	unsaved map[string]error
+	wake    chan struct{} // has a value where the queue may have a job
+	ending  bool
+}
+
+// job is a run that has not ended.
+type job struct {
+	run  *tcplabv1.Run
+	plan *Plan
+	ctx  context.Context
+	stop context.CancelCauseFunc
+}
+
+// NewDriver makes a driver; Drive makes it go.
+func NewDriver(cfg Config) *Driver {
+	if cfg.Lease == 0 {
+		cfg.Lease = DefaultLease
+	}
+	return &Driver{cfg: cfg, jobs: map[string]*job{}, unsaved: map[string]error{}, wake: make(chan struct{}, 1)}
+}
+
+// Create stores a run as pending, and has it driven after those created
+// before. Where the request made a run before, that run is returned. Errors:
+// those of store.CreateRun; UNAVAILABLE once Drive has ended.
+func (d *Driver) Create(ctx context.Context, run *tcplabv1.Run, plan *Plan, req store.Request) (*tcplabv1.Run, error) {
+	d.mu.Lock() // over both steps: the queue has the order of creation
+	defer d.mu.Unlock()
+	if d.ending {
+		return nil, rpcerr.New(codes.Unavailable, "", "", "create a run: the controller is stopping")
+	}
+	run, created, err := d.cfg.Store.CreateRun(ctx, run, req)
+	if err != nil || !created {
+		return run, err
+	}
+	j := &job{run: proto.CloneOf(run), plan: plan}
+	j.ctx, j.stop = context.WithCancelCause(context.Background())
+	d.jobs[run.GetId()] = j
+	d.queue = append(d.queue, j)
+	d.poke()
+	return run, nil
+}
+
+// Cancel stops a run. One that waits for its turn has ended when Cancel
+// returns; one that is under way ends soon after. A run that has ended stays as
+// it is. Errors: the store's.
+func (d *Driver) Cancel(ctx context.Context, runID string) error {
+	d.mu.Lock()
+	j := d.jobs[runID]
+	waiting := j != nil && slices.Contains(d.queue, j)
+	if waiting {
+		d.queue = slices.DeleteFunc(d.queue, func(other *job) bool { return other == j })
+	}
+	d.mu.Unlock()
+	if j == nil {
+		return nil
+	}
+	j.stop(errCancelled)
+	if waiting {
+		return d.finish(ctx, j, errCancelled, tcplabv1.Verdict_VERDICT_INCONCLUSIVE)
+	}
+	return nil
+}
+
+// Unsaved is the error for which a run's end could not be stored, or nil:
+// nobody drives such a run any more, and no event of it will come.
+func (d *Driver) Unsaved(runID string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.unsaved[runID]
+}
+
+// Drive drives runs until ctx ends; it then stops the run under way, takes its
+// deployment away, and stores it and those that wait as cancelled. It returns
+// within a second of ctx's end. Call it once.
+func (d *Driver) Drive(ctx context.Context) {
+	final, cancel := outlive(ctx, last)
+	defer cancel()
+	for {
+		j := d.next(ctx)
+		if j == nil {
+			break
+		}
+		release := context.AfterFunc(ctx, func() { j.stop(errEnding) })
+		d.carryOut(j)
+		release()
+	}
+	for j := d.pop(); j != nil; j = d.pop() {
+		j.stop(errEnding)
+		if err := d.finish(final, j, errEnding, tcplabv1.Verdict_VERDICT_INCONCLUSIVE); err != nil {
+			d.cfg.Log.Error("a run that waited could not be stored as cancelled", "run", j.run.GetId(), "error", err)
+		}
+	}
+}
+
+// next waits for a job. It returns nil when ctx has ended, and lets no further
+// job in.
+func (d *Driver) next(ctx context.Context) *job {
+	for {
+		if ctx.Err() != nil {
+			d.mu.Lock()
+			d.ending = true
+			d.mu.Unlock()
+			return nil
+		}
+		if j := d.pop(); j != nil {
+			return j
+		}
+		select {
+		case <-d.wake:
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (d *Driver) pop() *job {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.queue) == 0 {
+		return nil
+	}
+	j := d.queue[0]
+	d.queue = d.queue[1:]
+	return j
+}
+
+func (d *Driver) poke() {
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+// carryOut drives one run to its end.
+func (d *Driver) carryOut(j *job) {
+	ctx, cancel := context.WithTimeoutCause(j.ctx, j.plan.Timeout(),
+		failed(tcplabv1.FailureReason_FAILURE_REASON_TIMEOUT, "it took longer than its timeout of %v", j.plan.Timeout()))
+	defer cancel()
+	hasty, cancelHasty := outlive(j.ctx, haste)
+	defer cancelHasty()
+	final, cancelFinal := outlive(j.ctx, last)
+	defer cancelFinal()
+	verdict, fail := (&drive{Config: d.cfg, job: j, hasty: hasty}).all(ctx)
+	if err := d.finish(final, j, fail, verdict); err != nil {
+		d.cfg.Log.Error("a run's end could not be stored", "run", j.run.GetId(), "error", err)
+	}
+}
+
+// finish stores how a run ended, and forgets the job. Where the end cannot be
+// stored, watchers are told why.
+func (d *Driver) finish(ctx context.Context, j *job, fail *failure, verdict tcplabv1.Verdict) error {
+	run := j.run
+	run.State, run.Verdict, run.EndTime = tcplabv1.RunState_RUN_STATE_SUCCEEDED, verdict, timestamppb.Now()
+	if fail != nil {
+		run.State, run.FailureReason, run.Failure = fail.state(), fail.reason, fail.words
+	}
+	err := d.cfg.Store.Commit(ctx, run.GetId(), store.Change{Run: run, Events: []*tcplabv1.RunEvent{store.RunEvent(run)}})
+	d.mu.Lock()
+	delete(d.jobs, run.GetId())
+	if err != nil {
+		d.unsaved[run.GetId()] = err
+	}
+	d.mu.Unlock()
+	j.stop(nil)
+	if err != nil {
+		d.cfg.Store.Wake()
+	}
+	return err
+}
+
+// What must still be done after a run was stopped, counted from then: its
+// deployment goes in haste, its end is stored by last, and both within the
+// second that an interrupted tcplab has.
+const (
+	haste = 500 * time.Millisecond
+	last  = 800 * time.Millisecond
+)
+
+// patience bounds what is done at the end of a trial of a run that goes on.
+const patience = 10 * time.Second
+
+// outlive is a context that ends by after ctx does.
+func outlive(ctx context.Context, by time.Duration) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	release := context.AfterFunc(ctx, func() {
+		timer := time.NewTimer(by)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			cancel()
+		case <-longer.Done():
+		}
+	})
+	return longer, func() {
+		release()
+		cancel()
+	}
+}

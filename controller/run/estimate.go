@@ -1,0 +1,126 @@
+package run
+
+import (
+	"math"
+	"time"
+
+	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
+)
+
+// What an estimate takes as given.
+const (
+	// trialOverhead is what a trial takes beside its experiments: it is built
+	// in tens of milliseconds, and its links are probed for up to a second.
+	trialOverhead = 700 * time.Millisecond
+	// initialWindow is the data a connection sends in its first round: ten
+	// segments of 1460 bytes (RFC 6928).
+	initialWindow = 10 * 1460
+	// delayedAck is how long Linux delays an acknowledgement at least
+	// (TCP_DELACK_MIN, include/net/tcp.h).
+	delayedAck = 40 * time.Millisecond
+)
+
+// estimate is about how long one trial of a lab takes, from what the lab says:
+//
+//	trial       = overhead + Σ experiments
+//	experiment  = the latest flow's start + its time, at most its timeout
+//	bulk        = R + R·⌈log2(N/IW + 1)⌉ + 8N/C, or R + its duration
+//	transaction = R + n·(R + server time + serialisation) + (n-1)·think time,
+//	              and n·(R + 40 ms) where Nagle's algorithm holds a second write
+//
+// R is the sum of the delays there and back on the path with the fewest links,
+// C the lowest rate on it. Losses, queues and competing flows are left out.
+func estimate(lab *tcplabv1.Lab) time.Duration {
+	sum := trialOverhead
+	for _, experiment := range lab.GetExperiments() {
+		var longest time.Duration
+		for _, flow := range experiment.GetFlows() {
+			there, back := route(lab, flow.GetClient(), flow.GetServer())
+			longest = max(longest, flow.GetStart().AsDuration()+flowTime(flow, there, back))
+		}
+		sum += min(longest, experimentTimeout(experiment))
+	}
+	return sum
+}
+
+func flowTime(flow *tcplabv1.Flow, there, back way) time.Duration {
+	rtt := there.delay + back.delay
+	if bulk := flow.GetBulk(); bulk != nil {
+		if bulk.GetDuration() != nil {
+			return rtt + bulk.GetDuration().AsDuration()
+		}
+		rounds := math.Ceil(math.Log2(float64(bulk.GetBytes())/initialWindow + 1))
+		return rtt + time.Duration(rounds)*rtt + there.serialise(bulk.GetBytes())
+	}
+	t := flow.GetTransaction()
+	var request uint64
+	for _, write := range t.GetWrites() {
+		request += uint64(write)
+	}
+	one := rtt + t.GetServerTime().AsDuration() + there.serialise(request) + back.serialise(t.GetReply())
+	if socket := flow.GetSocket(); len(t.GetWrites()) > 1 && socket != nil && socket.NoDelay != nil && !socket.GetNoDelay() {
+		one += rtt + delayedAck
+	}
+	count := time.Duration(max(1, t.GetCount()))
+	return rtt + saturate(count, one) + saturate(count-1, t.GetThinkTime().AsDuration())
+}
+
+// saturate multiplies, and stays in range: an estimate of centuries is as good
+// as one of millennia.
+func saturate(n, d time.Duration) time.Duration {
+	if d > 0 && n > math.MaxInt64/4/d {
+		return math.MaxInt64 / 4
+	}
+	return n * d
+}
+
+// way is one direction of a path.
+type way struct {
+	delay time.Duration
+	rate  float64 // bit/s; 0: unlimited
+}
+
+func (w way) add(shape *tcplabv1.Shape) way {
+	w.delay += shape.GetDelay().AsDuration()
+	if rate := shape.GetRateBps(); rate > 0 && (w.rate == 0 || rate < w.rate) {
+		w.rate = rate
+	}
+	return w
+}
+
+func (w way) serialise(bytes uint64) time.Duration {
+	if w.rate == 0 {
+		return 0
+	}
+	seconds := float64(bytes) * 8 / w.rate
+	return time.Duration(min(seconds*float64(time.Second), math.MaxInt64/4))
+}
+
+// route walks the lab breadth-first and returns both ways of the path with the
+// fewest links; of nodes that no path joins, ways without any delay.
+func route(lab *tcplabv1.Lab, from, to string) (there, back way) {
+	type reached struct {
+		node        string
+		there, back way
+	}
+	seen := map[string]bool{from: true}
+	for queue := []reached{{node: from}}; len(queue) > 0; queue = queue[1:] {
+		at := queue[0]
+		if at.node == to {
+			return at.there, at.back
+		}
+		for _, link := range lab.GetLinks() {
+			next, out, in := link.GetB().GetNode(), link.GetForward(), link.GetBackward()
+			if next == at.node {
+				next, out, in = link.GetA().GetNode(), in, out
+			} else if link.GetA().GetNode() != at.node {
+				continue
+			}
+			if !seen[next] {
+				seen[next] = true
+				queue = append(queue, reached{next, at.there.add(out.GetShape()), at.back.add(in.GetShape())})
+			}
+		}
+	}
+	return way{}, way{}
+}

@@ -1,0 +1,86 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/tcplab/tcplab/internal/rpcerr"
+	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
+)
+
+// failure is why a run could not be carried out.
+type failure struct {
+	reason tcplabv1.FailureReason
+	words  string
+	cause  error
+}
+
+func (f *failure) Error() string { return f.words }
+func (f *failure) Unwrap() error { return f.cause }
+
+// state is what becomes of a run or trial that failed so.
+func (f *failure) state() tcplabv1.RunState {
+	if f.reason == tcplabv1.FailureReason_FAILURE_REASON_CANCELLED {
+		return tcplabv1.RunState_RUN_STATE_CANCELLED
+	}
+	return tcplabv1.RunState_RUN_STATE_FAILED
+}
+
+// Causes for which a run's context ends.
+var (
+	errCancelled = &failure{reason: tcplabv1.FailureReason_FAILURE_REASON_CANCELLED, words: "it was cancelled"}
+	errEnding    = &failure{reason: tcplabv1.FailureReason_FAILURE_REASON_CANCELLED, words: "its controller was stopped"}
+)
+
+// agentFailure judges an error of an agent's method: where the run was stopped
+// meanwhile, that is why; a host that cannot carry the lab says so in the
+// error; all else is the trial's.
+func agentFailure(ctx context.Context, op string, err error) *failure {
+	if f := stopped(ctx); f != nil {
+		return f
+	}
+	e := rpcerr.From(err)
+	reason := tcplabv1.FailureReason_FAILURE_REASON_TRIAL
+	if e.Reason == rpcerr.HostUnsupported || e.Code == codes.FailedPrecondition && e.Reason == "" {
+		reason = tcplabv1.FailureReason_FAILURE_REASON_HOST
+	}
+	return &failure{reason: reason, words: words(op, e), cause: err}
+}
+
+// storeFailure judges an error of the store.
+func storeFailure(ctx context.Context, op string, err error) *failure {
+	if e := rpcerr.From(err); e.Reason != rpcerr.Storage {
+		if f := stopped(ctx); f != nil {
+			return f
+		}
+	}
+	return &failure{reason: tcplabv1.FailureReason_FAILURE_REASON_STORAGE, words: words(op, rpcerr.From(err)), cause: err}
+}
+
+// stopped is why the run's context ended, or nil while it goes on.
+func stopped(ctx context.Context) *failure {
+	var f *failure
+	if errors.As(context.Cause(ctx), &f) {
+		return f
+	}
+	return nil
+}
+
+// words puts what happened and what to do about it in one line.
+func words(op string, e *rpcerr.Error) string {
+	text := fmt.Sprintf("%s: %s", op, e.Message)
+	for _, v := range e.Violations {
+		text += fmt.Sprintf("; %s: %s", v.Field, v.Description)
+	}
+	if e.Remedy != "" {
+		text += fmt.Sprintf(" (%s)", e.Remedy)
+	}
+	return text
+}
+
+func failed(reason tcplabv1.FailureReason, format string, args ...any) *failure {
+	return &failure{reason: reason, words: fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,94 @@
+package controller
+
+import (
+	"errors"
+	"fmt"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tcplab/tcplab/internal/rpcerr"
+	"github.com/tcplab/tcplab/labs"
+	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
+)
+
+// asked is what PlanRun and CreateRun have in common.
+type asked interface {
+	GetSource() *tcplabv1.LabSource
+	GetLab() *tcplabv1.Lab
+	GetOverrides() []*tcplabv1.ParamOverride
+}
+
+// points makes the labs that are asked for, one for each parameter point,
+// complete, valid and with every address assigned. Errors: LabInvalid with one
+// violation for each mistake.
+func points(req asked) ([]*tcplabv1.Lab, error) {
+	expanded, err := expand(req)
+	if err != nil {
+		return nil, invalid(err)
+	}
+	for _, lab := range expanded {
+		if err := labs.Assign(lab, nil); err != nil {
+			return nil, invalid(err)
+		}
+	}
+	return expanded, nil
+}
+
+func expand(req asked) ([]*tcplabv1.Lab, error) {
+	if req.GetLab() != nil {
+		if len(req.GetOverrides()) > 0 {
+			return nil, rpcerr.New(codes.InvalidArgument, rpcerr.RequestInvalid, "send the lab's source, or the lab as it should be",
+				"a lab with nothing left to expand has no parameters to override")
+		}
+		lab := proto.CloneOf(req.GetLab())
+		labs.Complete(lab)
+		return []*tcplabv1.Lab{lab}, labs.Validate(lab)
+	}
+	source := labs.Source{Name: req.GetSource().GetFileName(), Content: req.GetSource().GetContent(), Attachments: map[string][]byte{}}
+	for _, attachment := range req.GetSource().GetAttachments() {
+		source.Attachments[attachment.GetName()] = attachment.GetContent()
+	}
+	file, err := labs.Parse(source)
+	if err != nil {
+		return nil, err
+	}
+	var overrides []labs.Override
+	for _, o := range req.GetOverrides() {
+		overrides = append(overrides, labs.Override{Name: o.GetName(), Values: o.GetValues()})
+	}
+	return file.Expand(overrides)
+}
+
+// invalid puts what package labs found wrong into the contract's form.
+func invalid(err error) error {
+	var known *rpcerr.Error
+	if errors.As(err, &known) {
+		return err
+	}
+	refusal := rpcerr.New(codes.InvalidArgument, rpcerr.LabInvalid, "", "the lab is wrong: %w", err)
+	var problems labs.Problems
+	var violations labs.Violations
+	switch {
+	case errors.As(err, &problems):
+		for _, p := range problems {
+			field := p.File
+			if p.Line > 0 {
+				field = fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
+			}
+			refusal.Violations = append(refusal.Violations, rpcerr.Violation{Field: field, Description: withHint(p.Message, p.Hint)})
+		}
+	case errors.As(err, &violations):
+		for _, v := range violations {
+			refusal.Violations = append(refusal.Violations, rpcerr.Violation{Field: v.Field, Description: withHint(v.Message, v.Hint)})
+		}
+	}
+	return refusal
+}
+
+func withHint(message, hint string) string {
+	if hint == "" {
+		return message
+	}
+	return fmt.Sprintf("%s (%s)", message, hint)
+}
