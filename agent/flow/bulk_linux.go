@@ -35,7 +35,7 @@ func (b bulk) client(_ context.Context, c *stream) error {
 		err = b.sendFor(c)
 	}
 	if err == nil {
-		err = c.receiveEnd()
+		err = c.receiveFIN()
 	}
 	if err != nil {
 		return fmt.Errorf("after %d bytes: %w", c.written, err)

@@ -2,11 +2,11 @@ package flow
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,10 +26,16 @@ type kind interface {
 	forward() bool
 }
 
+// The roles, as samples name the ends.
+const (
+	clientRole = "client"
+	serverRole = "server"
+)
+
 // half is what client and server have in common: one end of a flow.
 type half struct {
 	flow     string // the flow's name
-	role     string // "client" or "server"
+	role     string // clientRole or serverRole
 	end      End
 	kind     kind
 	options  *tcplabv1.SocketOptions
@@ -141,7 +147,7 @@ func (h *half) converse(ctx context.Context, s *socket, m *measured, part func(c
 		return
 	}
 	// Everything is measured: a connection that then ends badly does not undo it.
-	if err := s.finish(ctx, m.series.Last.RTT); err != nil {
+	if err := s.finish(ctx, h.role == clientRole, m.series.Last.RTT); err != nil {
 		h.log.Warn("connection reset, as it did not end in order", "flow", h.flow, "end", h.role, "error", err)
 	}
 }
@@ -162,23 +168,24 @@ const (
 	finishRoundTrips = 8
 )
 
-// finish ends the connection in order: it sends a FIN, reads the peer's, and waits
-// until both are acknowledged. Closed before that, the socket would be an
-// orphan, or with SO_LINGER{1,0} reset the connection under the peer's last
-// bytes. Where it fails, close resets.
-func (s *socket) finish(ctx context.Context, rtt time.Duration) error {
+// finish ends the connection in order: this end's FIN and the peer's are sent and
+// acknowledged. Closed before that, the socket would be an orphan, or with
+// SO_LINGER{1,0} reset the connection under the peer's last bytes. Where it
+// fails, close resets. One end goes first, for two FINs that cross leave both
+// ends in TIME_WAIT.
+func (s *socket) finish(ctx context.Context, first bool, rtt time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, finishBase+finishRoundTrips*rtt)
 	defer cancel()
 	release := s.guard(ctx)
 	defer release()
-	if err := s.finishWriting(); err != nil && !errors.Is(err, unix.ENOTCONN) {
-		return explain(ctx, "sending a FIN", err)
+	steps := []func() error{s.receiveFIN, s.finishWriting}
+	if first {
+		slices.Reverse(steps)
 	}
-	switch n, err := s.discard(make([]byte, 1)); {
-	case n > 0:
-		return errTooMuch
-	case err != io.EOF:
-		return explain(ctx, "waiting for the peer's FIN", err)
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return explain(ctx, "exchanging FINs", err)
+		}
 	}
 	// No call waits for the last ACK: the state is looked at, ever more rarely.
 	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 20*time.Millisecond) {
@@ -192,6 +199,18 @@ func (s *socket) finish(ctx context.Context, rtt time.Duration) error {
 		if err := wait(ctx, pause); err != nil {
 			return explain(ctx, "waiting for the last ACK", err)
 		}
+	}
+}
+
+// receiveFIN reads the end of the stream, and nothing before it.
+func (s *socket) receiveFIN() error {
+	switch n, err := s.discard(make([]byte, 1)); {
+	case n > 0:
+		return errTooMuch
+	case err == io.EOF:
+		return nil
+	default:
+		return err
 	}
 }
 

@@ -76,8 +76,8 @@ func New(spec *tcplabv1.Flow, cfg Config) (*Flow, error) {
 		common.log = slog.New(slog.DiscardHandler)
 	}
 	f := &Flow{spec: spec, client: client{common}, server: server{half: common}}
-	f.client.role, f.client.end = "client", cfg.Client
-	f.server.role, f.server.end = "server", cfg.Server
+	f.client.role, f.client.end = clientRole, cfg.Client
+	f.server.role, f.server.end = serverRole, cfg.Server
 	return f, nil
 }
 

@@ -3,6 +3,7 @@ package flow
 import (
 	"context"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"testing"
@@ -90,6 +91,14 @@ func address(t testing.TB, ns *netns.Handle, name string, prefixes ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+func mustPrefix(prefix string) *net.IPNet {
+	_, network, err := net.ParseCIDR(prefix)
+	if err != nil {
+		panic(err)
+	}
+	return network
 }
 
 // leakless fails the test when it leaves a goroutine.

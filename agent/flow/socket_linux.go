@@ -222,7 +222,11 @@ func (s *socket) finishWriting() error {
 	if !s.open {
 		return errSocketClosed
 	}
-	return unix.Shutdown(s.fd, unix.SHUT_WR)
+	err := unix.Shutdown(s.fd, unix.SHUT_WR)
+	if errors.Is(err, unix.ENOTCONN) {
+		return nil // ended at both sides already
+	}
+	return err
 }
 
 // local is the socket's own address.

@@ -81,18 +81,6 @@ func (c *stream) receiveAll() error {
 	}
 }
 
-// receiveEnd reads the end of the stream, and nothing before it.
-func (c *stream) receiveEnd() error {
-	n, err := c.take(make([]byte, 1))
-	if n > 0 {
-		return errTooMuch
-	}
-	if err == io.EOF {
-		return nil
-	}
-	return err
-}
-
 func (c *stream) take(p []byte) (int, error) {
 	n, err := c.discard(p)
 	if n > 0 {

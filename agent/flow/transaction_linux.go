@@ -63,7 +63,7 @@ func (t transaction) server(ctx context.Context, c *stream) error {
 	}
 	// The last reply is only written: how TCP sends it is still to be seen, until
 	// the client has it and ends.
-	if err := c.receiveEnd(); err != nil {
+	if err := c.receiveFIN(); err != nil {
 		return fmt.Errorf("after %d transactions: %w", t.count, err)
 	}
 	return nil

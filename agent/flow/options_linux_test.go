@@ -1,0 +1,147 @@
+package flow
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tcplab/tcplab/internal/need"
+	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
+)
+
+// inForce is what the kernel says of a socket's options.
+type inForce struct {
+	NoDelay, SendBuffer, ReceiveBuffer int
+	Congestion                         string
+	Linger                             unix.Linger
+}
+
+func readOptions(t *testing.T, s *socket) inForce {
+	t.Helper()
+	get := func(level, option int) int {
+		value, err := unix.GetsockoptInt(s.fd, level, option)
+		if err != nil {
+			t.Error(err)
+		}
+		return value
+	}
+	linger, err := unix.GetsockoptLinger(s.fd, unix.SOL_SOCKET, unix.SO_LINGER)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return inForce{
+		NoDelay:       get(unix.IPPROTO_TCP, unix.TCP_NODELAY),
+		SendBuffer:    get(unix.SOL_SOCKET, unix.SO_SNDBUF),
+		ReceiveBuffer: get(unix.SOL_SOCKET, unix.SO_RCVBUF),
+		Congestion:    s.congestion(),
+		Linger:        *linger,
+	}
+}
+
+// connected is both ends of a connection between the nodes, as a flow makes
+// them.
+func connected(t *testing.T, cfg Config, options *tcplabv1.SocketOptions) (client, accepted *socket) {
+	t.Helper()
+	s := server{half: half{end: cfg.Server, options: options}}
+	address, err := s.listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err = open(cfg.Client, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.close() })
+	if err := client.connect(address); err != nil {
+		t.Fatal(err)
+	}
+	accepted, err = s.accept(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { accepted.close() })
+	return client, accepted
+}
+
+func TestOptionsAreInForceAtBothEnds(t *testing.T) {
+	cfg := nodes(t, false)
+	need.Congestion(t, "reno")
+	need.Congestion(t, "cubic")
+	abort := unix.Linger{Onoff: 1}
+	for name, test := range map[string]struct {
+		options *tcplabv1.SocketOptions
+		want    func(*inForce) // on top of what the kernel gives a socket without options
+		mss     uint32
+	}{
+		"none":       {nil, func(*inForce) {}, 1448},
+		"nagle":      {&tcplabv1.SocketOptions{NoDelay: proto.Bool(false)}, func(o *inForce) { o.NoDelay = 0 }, 1448},
+		"no delay":   {&tcplabv1.SocketOptions{NoDelay: proto.Bool(true)}, func(*inForce) {}, 1448},
+		"reno":       {&tcplabv1.SocketOptions{Congestion: "reno"}, func(o *inForce) { o.Congestion = "reno" }, 1448},
+		"cubic":      {&tcplabv1.SocketOptions{Congestion: "cubic"}, func(o *inForce) { o.Congestion = "cubic" }, 1448},
+		"buffers":    {&tcplabv1.SocketOptions{SendBuffer: 50_000, ReceiveBuffer: 60_000}, func(o *inForce) { o.SendBuffer, o.ReceiveBuffer = 100_000, 120_000 }, 1448},
+		"small MSS":  {&tcplabv1.SocketOptions{Mss: 536}, func(*inForce) {}, 524}, // less 12 bytes of timestamps
+		"receive":    {&tcplabv1.SocketOptions{ReceiveBuffer: 70_000}, func(o *inForce) { o.ReceiveBuffer = 140_000 }, 1448},
+		"everything": {&tcplabv1.SocketOptions{NoDelay: proto.Bool(false), Congestion: "reno", SendBuffer: 40_000, ReceiveBuffer: 40_000, Mss: 1000}, func(o *inForce) { *o = inForce{0, 80_000, 80_000, "reno", o.Linger} }, 988},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// How the kernel tunes a send buffer depends on the congestion control.
+			plain := &tcplabv1.SocketOptions{Congestion: test.options.GetCongestion()}
+			plainClient, plainServer := connected(t, cfg, plain)
+			client, accepted := connected(t, cfg, test.options)
+			for _, end := range []struct {
+				role        string
+				plain, with *socket
+			}{{"client", plainClient, client}, {"server", plainServer, accepted}} {
+				want := readOptions(t, end.plain)
+				want.NoDelay, want.Linger = 1, abort
+				test.want(&want)
+				if diff := cmp.Diff(want, readOptions(t, end.with)); diff != "" {
+					t.Errorf("%s (-want +got):\n%s", end.role, diff)
+				}
+				info, err := end.with.info()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if info.SndMSS != test.mss {
+					t.Errorf("%s: segments of %d bytes, not %d", end.role, info.SndMSS, test.mss)
+				}
+			}
+		})
+	}
+}
+
+func TestUnknownCongestionControlNamesThoseThatAreThere(t *testing.T) {
+	cfg := nodes(t, false)
+	spec := bulkBytes(1)
+	spec.Socket = &tcplabv1.SocketOptions{Congestion: "nonesuch"}
+	f, err := New(spec, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	err = f.Listen(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "nonesuch") || !strings.Contains(err.Error(), "reno") || !errors.Is(err, unix.ENOENT) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestNoBufferIsCutInSilence(t *testing.T) {
+	cfg := nodes(t, false)
+	options := &tcplabv1.SocketOptions{SendBuffer: 64 << 20, ReceiveBuffer: 64 << 20}
+	s, err := open(cfg.Client, options)
+	if err != nil {
+		// Privilege over the host's limits is missing: then the error says so.
+		if !strings.Contains(err.Error(), "net.core.wmem_max") {
+			t.Errorf("error %v", err)
+		}
+		return
+	}
+	defer s.close()
+	if got := readOptions(t, s); got.SendBuffer != 128<<20 || got.ReceiveBuffer != 128<<20 {
+		t.Errorf("asked for 64 MiB each: %+v", got)
+	}
+}
