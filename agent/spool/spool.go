@@ -45,8 +45,9 @@ type Spool struct {
 }
 
 // Open makes the folder where it is missing, takes it for this process, and
-// removes what was never sealed. The errors are of the kind [rpcerr.Storage].
-func Open(dir string) (*Spool, error) {
+// removes what was never sealed; with discard, sealed trials too. The errors are
+// of the kind [rpcerr.Storage].
+func Open(dir string, discard bool) (*Spool, error) {
 	if err := os.MkdirAll(dir, newFolder); err != nil {
 		return nil, storage("make the spool", err)
 	}
@@ -63,7 +64,7 @@ func Open(dir string) (*Spool, error) {
 		}
 		return nil, storage("lock the spool", err)
 	}
-	if err := s.sweep(); err != nil {
+	if err := s.sweep(discard); err != nil {
 		return nil, errors.Join(storage("sweep the spool", err), lock.Close())
 	}
 	return s, nil
@@ -71,11 +72,11 @@ func Open(dir string) (*Spool, error) {
 
 // Close lets another process use the spool. Trials that are not sealed go.
 func (s *Spool) Close() error {
-	return errors.Join(s.sweep(), s.lock.Close())
+	return errors.Join(s.sweep(false), s.lock.Close())
 }
 
-// sweep removes trials without a seal.
-func (s *Spool) sweep() error {
+// sweep removes trials without a seal, or all.
+func (s *Spool) sweep(all bool) error {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return err
@@ -84,12 +85,14 @@ func (s *Spool) sweep() error {
 		if !e.IsDir() || !plain.MatchString(e.Name()) {
 			continue // none of the spool's
 		}
-		switch _, err := os.Stat(filepath.Join(s.dir, e.Name(), sealName)); {
-		case errors.Is(err, fs.ErrNotExist):
-			if err := os.RemoveAll(filepath.Join(s.dir, e.Name())); err != nil {
-				return err
-			}
-		case err != nil:
+		_, err := os.Stat(filepath.Join(s.dir, e.Name(), sealName))
+		if err == nil && !all {
+			continue
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := s.Delete(e.Name()); err != nil {
 			return err
 		}
 	}

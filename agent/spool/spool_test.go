@@ -18,7 +18,7 @@ import (
 
 func open(t *testing.T, dir string) *Spool {
 	t.Helper()
-	s, err := Open(dir)
+	s, err := Open(dir, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,6 +134,13 @@ func TestSweep(t *testing.T) {
 	if left := names(t, dir); !slices.Equal(left, []string{lockName, "whole"}) {
 		t.Errorf("in the spool are %q", left)
 	}
+	s.Close()
+	if s, err = Open(dir, true); err != nil {
+		t.Fatal(err)
+	}
+	if left := names(t, dir); !slices.Equal(left, []string{lockName}) {
+		t.Errorf("after discarding all, in the spool are %q", left)
+	}
 }
 
 func TestDamage(t *testing.T) {
@@ -162,7 +169,7 @@ func TestOneProcess(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	defer s.Close()
-	if _, err := Open(dir); err == nil || rpcerr.From(err).Reason != rpcerr.Busy {
+	if _, err := Open(dir, false); err == nil || rpcerr.From(err).Reason != rpcerr.Busy {
 		t.Errorf("a spool in use is opened: %v", err)
 	}
 }
@@ -195,7 +202,7 @@ func TestUnusableFolder(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err := Open(filepath.Join(file, "spool"))
+	_, err := Open(filepath.Join(file, "spool"), false)
 	if err == nil || rpcerr.From(err).Reason != rpcerr.Storage || rpcerr.From(err).Remedy == "" {
 		t.Errorf("Open: %v", err)
 	}

@@ -1,0 +1,313 @@
+//go:build linux
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/tcplab/tcplab/agent/link"
+	"github.com/tcplab/tcplab/agent/link/verify"
+	"github.com/tcplab/tcplab/agent/topology"
+	"github.com/tcplab/tcplab/internal/rpcerr"
+	"github.com/tcplab/tcplab/labs"
+	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
+)
+
+// deployment is a lab that stands, is being built or is being removed. Who made
+// it builds it; then verifications and trials have it one at a time.
+type deployment struct {
+	id   string
+	lab  *tcplabv1.Lab
+	life context.Context // ends when removal begins
+	end  context.CancelCauseFunc
+
+	built    chan struct{} // closed when what follows is set, and constant
+	err      error         // why it does not stand
+	plan     *topology.Plan
+	paths    map[string]topology.Path // by flow
+	engines  *engines
+	choice   *choice
+	standing *topology.Standing
+	response *tcplabv1.ApplyResponse
+
+	removal sync.Once
+	gone    chan struct{} // closed when nothing of it is left
+
+	mu      sync.Mutex             // guards what is below
+	busy    string                 // what has it now; empty: nothing
+	idle    chan struct{}          // closed when that has ended; nil while idle
+	reports []*tcplabv1.LinkReport // of the last verification, or as built
+}
+
+func newDeployment(life context.Context, id string, lab *tcplabv1.Lab) *deployment {
+	d := &deployment{id: id, lab: lab, built: make(chan struct{}), gone: make(chan struct{})}
+	d.life, d.end = context.WithCancelCause(life)
+	return d
+}
+
+// build makes the lab stand, or leaves nothing. It ends with ctx, the
+// deployment's removal or the agent, whichever is first.
+func (d *deployment) build(ctx context.Context) (err error) {
+	defer close(d.built)
+	defer func() { d.err = err }()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(d.life, cancel)()
+	if err := d.check(); err != nil {
+		return err
+	}
+	d.engines = newEngines()
+	if d.choice, err = d.engines.choose(d.plan); err != nil {
+		return errors.Join(err, d.engines.Close())
+	}
+	if d.standing, err = topology.Build(ctx, d.plan, d.choice.engines); err != nil {
+		err = errors.Join(err, d.engines.Close())
+		if ctx.Err() != nil {
+			return fmt.Errorf("build lab %s: %w", d.lab.GetName(), err)
+		}
+		return rpcerr.New(codes.FailedPrecondition, rpcerr.HostUnsupported, "`tcplab doctor` shows what this host can do, and what to do about the rest.",
+			"build lab %s: %w", d.lab.GetName(), err)
+	}
+	d.response = &tcplabv1.ApplyResponse{Nodes: d.nodes(), Links: d.unmeasured(), EngineReasons: d.choice.reasons}
+	d.reports = d.response.GetLinks()
+	return nil
+}
+
+// check plans the lab, and refuses one that contradicts itself.
+func (d *deployment) check() (err error) {
+	// Expectations are the controller's matter.
+	body := &tcplabv1.Lab{
+		Name: d.lab.GetName(), Title: d.lab.GetTitle(), Point: d.lab.GetPoint(), Nodes: d.lab.GetNodes(),
+		Links: d.lab.GetLinks(), Experiments: d.lab.GetExperiments(), Repeat: d.lab.GetRepeat(),
+	}
+	err = labs.Validate(body)
+	var broken labs.Violations
+	if errors.As(err, &broken) {
+		invalid := rpcerr.New(codes.InvalidArgument, rpcerr.LabInvalid, "", "lab %s: %w", d.lab.GetName(), err)
+		for _, v := range broken {
+			invalid.Violations = append(invalid.Violations, rpcerr.Violation{Field: v.Field, Description: v.String()})
+		}
+		return invalid
+	}
+	if err == nil {
+		d.plan, err = topology.New(d.lab)
+	}
+	if err == nil {
+		d.paths, err = paths(d.plan, d.lab)
+	}
+	if err != nil {
+		return rpcerr.New(codes.InvalidArgument, rpcerr.LabInvalid, "", "lab %s: %w", d.lab.GetName(), err)
+	}
+	return nil
+}
+
+// paths finds the way of each flow, before anything is built.
+func paths(plan *topology.Plan, lab *tcplabv1.Lab) (map[string]topology.Path, error) {
+	all := make(map[string]topology.Path)
+	for _, e := range lab.GetExperiments() {
+		for _, f := range e.GetFlows() {
+			path, err := plan.Path(f.GetClient(), f.GetServer(), f.GetFamily() == tcplabv1.IpFamily_IP_FAMILY_IPV6)
+			if err != nil {
+				return nil, fmt.Errorf("flow %s: %w", f.GetName(), err)
+			}
+			all[f.GetName()] = path
+		}
+	}
+	return all, nil
+}
+
+// await waits for the build and reports whether the deployment stands. Where it is
+// being removed, await waits for that.
+func (d *deployment) await(ctx context.Context) (stands bool, err error) {
+	select {
+	case <-d.built:
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	if d.err != nil {
+		return false, d.err
+	}
+	if d.life.Err() == nil {
+		return true, nil
+	}
+	select {
+	case <-d.gone:
+		return false, nil
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+}
+
+// carries reports whether the deployment is of this very lab.
+func (d *deployment) carries(lab *tcplabv1.Lab) bool { return proto.Equal(d.lab, lab) }
+
+// nodes says what stands.
+func (d *deployment) nodes() []*tcplabv1.DeployedNode {
+	var all []*tcplabv1.DeployedNode
+	for i, n := range d.plan.Nodes {
+		node := &tcplabv1.DeployedNode{
+			Name:      n.Name,
+			NetnsPath: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), d.standing.Nodes[i].FD()),
+		}
+		for _, iface := range n.Interfaces {
+			for _, a := range iface.Addresses {
+				node.Addresses = append(node.Addresses, a.Addr().String())
+			}
+		}
+		all = append(all, node)
+	}
+	return all
+}
+
+// unmeasured reports each direction of each link as it was asked.
+func (d *deployment) unmeasured() []*tcplabv1.LinkReport {
+	var all []*tcplabv1.LinkReport
+	for i, l := range d.plan.Links {
+		for way, direction := range l.Directions {
+			all = append(all, &tcplabv1.LinkReport{
+				Name: l.Name, Direction: wayOf(way), Engine: d.choice.kinds[i], Spec: topology.ShapeMessage(direction.Shape),
+			})
+		}
+	}
+	return all
+}
+
+// wayOf is a direction as it travels: 0 is from the link's end a to b.
+func wayOf(direction int) tcplabv1.LinkDirection {
+	if direction == 0 {
+		return tcplabv1.LinkDirection_LINK_DIRECTION_FORWARD
+	}
+	return tcplabv1.LinkDirection_LINK_DIRECTION_BACKWARD
+}
+
+// occupy takes the deployment for one use, until release; ctx then ends with the
+// deployment, too. Where it is in use already it refuses.
+func (d *deployment) occupy(use string) (release func(), err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.life.Err() != nil {
+		return nil, rpcerr.New(codes.NotFound, rpcerr.NotFound, "", "deployment %s is being removed", d.id)
+	}
+	if d.idle != nil {
+		return nil, rpcerr.New(codes.FailedPrecondition, rpcerr.Busy, "Wait until it has ended, or cancel it.",
+			"deployment %s has %s under way", d.id, d.busy)
+	}
+	done := make(chan struct{})
+	d.busy, d.idle = use, done
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.busy, d.idle = "", nil
+		close(done)
+	}, nil
+}
+
+// verify measures the links and re-arms them.
+func (d *deployment) verify(ctx context.Context) ([]*tcplabv1.LinkReport, error) {
+	release, err := d.occupy("a verification")
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(d.life, cancel)()
+	specs := make([]link.Spec, len(d.plan.Links))
+	for i := range specs {
+		specs[i] = d.standing.Spec(i)
+	}
+	measured, err := verify.Links(ctx, specs, verify.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("verify deployment %s: %w", d.id, err)
+	}
+	if err := d.rearm(); err != nil {
+		return nil, err
+	}
+	reports := d.unmeasured()
+	for i, report := range measured {
+		for way, direction := range report.Directions {
+			judge(reports[2*i+way], direction)
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.reports = reports
+	return reports, nil
+}
+
+// judge enters what was measured of a direction.
+func judge(r *tcplabv1.LinkReport, d verify.Direction) {
+	r.Measured = &tcplabv1.LinkMeasurement{
+		Delay: durationpb.New(d.Measured.Delay), RateBps: d.Measured.RateBps, Loss: d.Measured.Loss,
+	}
+	switch d.Verdict() {
+	case verify.Passed:
+		r.Verdict = tcplabv1.LinkVerdict_LINK_VERDICT_PASSED
+		return
+	case verify.Failed:
+		r.Verdict = tcplabv1.LinkVerdict_LINK_VERDICT_FAILED
+	default:
+		r.Verdict = tcplabv1.LinkVerdict_LINK_VERDICT_UNPROVEN
+	}
+	for _, finding := range []verify.Finding{d.Delay, d.Rate, d.Loss} {
+		if finding.Verdict == verify.Passed {
+			continue
+		}
+		if r.Detail != "" {
+			r.Detail += "; "
+		}
+		r.Detail += finding.Detail
+	}
+}
+
+// rearm has all links start anew: random generators and counters.
+func (d *deployment) rearm() error {
+	for i, l := range d.standing.Links {
+		if err := l.Rearm(); err != nil {
+			return fmt.Errorf("re-arm link %s: %w", d.plan.Links[i].Name, err)
+		}
+	}
+	return nil
+}
+
+// verified is a copy of the links' last reports.
+func (d *deployment) verified() []*tcplabv1.LinkReport {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all := make([]*tcplabv1.LinkReport, len(d.reports))
+	for i, r := range d.reports {
+		all[i] = proto.CloneOf(r)
+	}
+	return all
+}
+
+// remove ends what is under way and takes the lab away. It returns when nothing
+// is left; first says that this call did it.
+func (d *deployment) remove(why error) (first bool, err error) {
+	d.removal.Do(func() {
+		first = true
+		d.end(why)
+		<-d.built
+		if d.err != nil {
+			return // its builder left nothing, and forgets it
+		}
+		d.mu.Lock()
+		idle := d.idle
+		d.mu.Unlock()
+		if idle != nil {
+			<-idle
+		}
+		if err = errors.Join(d.standing.Close(), d.engines.Close()); err != nil {
+			err = fmt.Errorf("remove deployment %s: %w", d.id, err)
+		}
+	})
+	return first && d.err == nil, err
+}

@@ -1,0 +1,154 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/tcplab/tcplab/agent/host"
+	"github.com/tcplab/tcplab/agent/link"
+	"github.com/tcplab/tcplab/agent/link/netem"
+	"github.com/tcplab/tcplab/agent/link/veth"
+	"github.com/tcplab/tcplab/agent/link/wire"
+	"github.com/tcplab/tcplab/agent/topology"
+	"github.com/tcplab/tcplab/internal/rpcerr"
+	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
+)
+
+// engines are those of one deployment, so that what links share goes with it.
+type engines struct {
+	byKind map[tcplabv1.Engine]link.Engine
+	wire   error // why there is no wire engine
+}
+
+func newEngines() *engines {
+	e := &engines{byKind: map[tcplabv1.Engine]link.Engine{
+		tcplabv1.Engine_ENGINE_NETEM: netem.New(),
+		tcplabv1.Engine_ENGINE_VETH:  veth.Engine{},
+	}}
+	if w, err := wire.New(wire.Options{}); err != nil {
+		e.wire = err
+	} else {
+		e.byKind[tcplabv1.Engine_ENGINE_WIRE] = w
+	}
+	return e
+}
+
+// Close ends what links shared; they are closed by now.
+func (e *engines) Close() error {
+	var errs []error
+	for _, engine := range e.byKind {
+		errs = append(errs, engine.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// check says why an engine cannot make a link here.
+func (e *engines) check(kind tcplabv1.Engine, spec link.Spec) error {
+	engine, ok := e.byKind[kind]
+	if !ok {
+		return e.wire
+	}
+	return engine.Check(spec)
+}
+
+// choice is which engine makes each link, and why.
+type choice struct {
+	kinds   []tcplabv1.Engine // by link
+	engines []link.Engine     // by link
+	reasons []string          // one for each engine in use
+}
+
+// choose finds an engine for every link of the plan. The error is
+// HOST_UNSUPPORTED where this kernel is at fault, LAB_INVALID where the lab is.
+func (e *engines) choose(plan *topology.Plan) (*choice, error) {
+	c := &choice{}
+	reasons := make(map[string][]string) // reason → links
+	var order []string
+	for i, l := range plan.Links {
+		kind, reason, err := e.choiceFor(l.Engine, plan.Spec(i))
+		if err != nil {
+			return nil, err
+		}
+		c.kinds = append(c.kinds, kind)
+		c.engines = append(c.engines, e.byKind[kind])
+		if reasons[reason] == nil {
+			order = append(order, reason)
+		}
+		reasons[reason] = append(reasons[reason], l.Name)
+	}
+	for _, reason := range order {
+		c.reasons = append(c.reasons, fmt.Sprintf("%s (%s)", reason, names(reasons[reason])))
+	}
+	return c, nil
+}
+
+// choiceFor finds the engine for one link, and says why that one.
+func (e *engines) choiceFor(asked tcplabv1.Engine, spec link.Spec) (tcplabv1.Engine, string, error) {
+	shaped := !spec.Directions[0].Shape.IsZero() || !spec.Directions[1].Shape.IsZero()
+	switch {
+	case asked == tcplabv1.Engine_ENGINE_VETH && shaped:
+		return 0, "", rpcerr.New(codes.InvalidArgument, rpcerr.LabInvalid, "Leave its engine to auto, or leave its shape out.",
+			"link %s: the veth engine shapes nothing", spec.Name)
+	case asked != tcplabv1.Engine_ENGINE_AUTO:
+		if err := e.check(asked, spec); err != nil {
+			return 0, "", unsupported(spec.Name, err)
+		}
+		return asked, engineName(asked) + ": the lab asks for it", nil
+	case !shaped:
+		return tcplabv1.Engine_ENGINE_VETH, "veth: there is nothing to shape", nil
+	}
+	lacks := e.check(tcplabv1.Engine_ENGINE_NETEM, spec)
+	if lacks == nil {
+		return tcplabv1.Engine_ENGINE_NETEM, "netem: this kernel has the qdiscs that it takes", nil
+	}
+	if err := e.check(tcplabv1.Engine_ENGINE_WIRE, spec); err != nil {
+		return 0, "", unsupported(spec.Name, errors.Join(lacks, err))
+	}
+	return tcplabv1.Engine_ENGINE_WIRE, "wire: netem cannot serve here: " + lacks.Error(), nil
+}
+
+// host is what this host is and can do.
+func (a *agent) host(ctx context.Context) (*tcplabv1.Host, error) {
+	h, err := host.Probe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	h.Name, h.AgentVersion = a.cfg.HostName, a.cfg.Version
+	e := newEngines()
+	// A shape of all that a link can have.
+	shape := link.Shape{Rate: 1e7, Delay: time.Millisecond, Loss: 0.01, Queue: link.Queue{Packets: link.MinQueuePackets}}
+	port := link.Port{Name: "eth0", MTU: topology.DefaultMTU}
+	kind, reason, err := e.choiceFor(tcplabv1.Engine_ENGINE_AUTO, link.Spec{
+		Name: "any", Ends: [2]link.Port{port, port}, Directions: [2]link.Direction{{Shape: shape}, {Shape: shape}},
+	})
+	if err != nil {
+		reason = err.Error()
+	}
+	h.AutoEngine, h.AutoEngineReason = kind, reason
+	return h, e.Close()
+}
+
+// unsupported says that this host cannot make a link.
+func unsupported(name string, err error) error {
+	return rpcerr.New(codes.FailedPrecondition, rpcerr.HostUnsupported, "`tcplab doctor` shows what this host can do, and what to do about the rest.",
+		"link %s: this host cannot make it: %w", name, err)
+}
+
+// engineName is the engine as people write it.
+func engineName(e tcplabv1.Engine) string {
+	return strings.ToLower(strings.TrimPrefix(e.String(), "ENGINE_"))
+}
+
+// names lists what a reason is about, the first few by name.
+func names(all []string) string {
+	const few = 3
+	if len(all) <= few {
+		return strings.Join(all, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(all[:few], ", "), len(all)-few)
+}

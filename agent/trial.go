@@ -1,0 +1,337 @@
+//go:build linux
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/tcplab/tcplab/agent/flow"
+	"github.com/tcplab/tcplab/agent/observe"
+	"github.com/tcplab/tcplab/agent/spool"
+	"github.com/tcplab/tcplab/internal/rpcerr"
+	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
+)
+
+// samplesName is the artifact with every TCP_INFO sample of a trial.
+const samplesName = "samples.parquet"
+
+// defaultTimeout is when an experiment that names no timeout is stopped
+// (Experiment.timeout).
+const defaultTimeout = time.Minute
+
+// trial is one execution of a deployment's experiments. Its goroutine ends with
+// its flows, at cancel, or with its deployment.
+type trial struct {
+	id         string
+	deployment *deployment
+	cancel     context.CancelCauseFunc
+	ended      chan struct{} // closed after its last event
+	events     events
+}
+
+// hasEnded reports whether the trial's last event is out.
+func (t *trial) hasEnded() bool {
+	select {
+	case <-t.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// startTrial starts a trial in a deployment, or finds it started.
+func (a *agent) startTrial(ctx context.Context, deploymentID, id string) error {
+	d, err := a.deployment(ctx, deploymentID)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if t, ok := a.trials[id]; ok {
+		if t.deployment == d {
+			return nil
+		}
+		return rpcerr.New(codes.AlreadyExists, rpcerr.Conflict, "Give each trial an ID of its own.",
+			"trial %s is one of deployment %s", id, t.deployment.id)
+	}
+	release, err := d.occupy("trial " + id)
+	if err != nil {
+		return err
+	}
+	kept, err := a.spool.Begin(id)
+	if err != nil {
+		release()
+		return err
+	}
+	t := &trial{id: id, deployment: d, ended: make(chan struct{})}
+	life, cancel := context.WithCancelCause(d.life)
+	t.cancel = cancel
+	a.trials[id] = t
+	go func() {
+		defer release() // the deployment's removal waits for it
+		defer close(t.ended)
+		defer cancel(nil)
+		t.events.add(ended(a.carryOut(life, t, kept)))
+	}()
+	return nil
+}
+
+// watchTrial sends what happened and happens in a trial, until its end.
+func (a *agent) watchTrial(ctx context.Context, id string, send func(*tcplabv1.WatchTrialResponse) error) error {
+	if t := a.trial(id); t != nil {
+		return t.events.follow(ctx, send)
+	}
+	result, err := a.spool.Result(id)
+	if err != nil {
+		return err
+	}
+	last := ended(result)
+	if start := result.GetResult().GetStartTime(); start != nil {
+		last.Time = timestamppb.New(start.AsTime().Add(result.GetResult().GetElapsed().AsDuration()))
+	}
+	return send(last)
+}
+
+// cancelTrial stops a trial and waits until it has stopped. One that has ended stays as it
+// is.
+func (a *agent) cancelTrial(ctx context.Context, id string) error {
+	t := a.trial(id)
+	if t == nil {
+		_, err := a.spool.Result(id)
+		return err
+	}
+	t.cancel(errCancelled)
+	select {
+	case <-t.ended:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// acknowledgeTrial deletes what the controller has stored. A trial that is not
+// there was acknowledged before.
+func (a *agent) acknowledgeTrial(id string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if t, ok := a.trials[id]; ok && !t.hasEnded() {
+		return rpcerr.New(codes.FailedPrecondition, rpcerr.Busy, "Wait until it has ended, or cancel it.", "trial %s is under way", id)
+	}
+	if err := a.spool.Delete(id); err != nil {
+		return err
+	}
+	delete(a.trials, id)
+	return nil
+}
+
+func (a *agent) trial(id string) *trial {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.trials[id]
+}
+
+// ended is a trial's last event.
+func ended(e *tcplabv1.TrialEnded) *tcplabv1.WatchTrialResponse {
+	return &tcplabv1.WatchTrialResponse{Event: &tcplabv1.WatchTrialResponse_TrialEnded{TrialEnded: e}}
+}
+
+// carryOut runs the experiments and seals what they measured.
+func (a *agent) carryOut(ctx context.Context, t *trial, kept *spool.Trial) *tcplabv1.TrialEnded {
+	result, err := a.measure(ctx, t, kept)
+	if cause := context.Cause(ctx); cause != nil {
+		// What the flows said of their end is a consequence.
+		err = cause
+	}
+	last := &tcplabv1.TrialEnded{Result: result, Failure: failure(err)}
+	if errors.Is(err, errAgentEnds) || a.life.Err() != nil {
+		// Nobody is left to fetch it.
+		err = kept.Discard()
+	} else if err = kept.Seal(last); err != nil {
+		last.Failure = failure(err)
+		last.GetResult().Artifacts = nil
+		err = kept.Discard()
+	}
+	if err != nil {
+		a.cfg.Log.Error("discard a trial", "trial", t.id, "error", err)
+	}
+	return last
+}
+
+// failure is an error with its remedy, for a person; empty for none.
+func failure(err error) string {
+	if err == nil {
+		return ""
+	}
+	text := err.Error()
+	var told *rpcerr.Error
+	if errors.As(err, &told) && told.Remedy != "" {
+		text += ". " + told.Remedy
+	}
+	return text
+}
+
+// measure runs the experiments one after another. It always returns what was
+// measured, as far as it went.
+func (a *agent) measure(ctx context.Context, t *trial, kept *spool.Trial) (_ *tcplabv1.TrialResult, err error) {
+	d := t.deployment
+	result := &tcplabv1.TrialResult{Links: d.verified(), Kernel: a.kernel()}
+	file, err := kept.Create(samplesName)
+	if err != nil {
+		return result, err
+	}
+	samples := observe.NewParquet(file)
+	defer func() {
+		artifact, storeErr := commit(samples, file)
+		if storeErr == nil {
+			result.Artifacts = append(result.Artifacts, artifact)
+		}
+		err = errors.Join(err, storeErr)
+	}()
+	// What an earlier trial drew of the random generators and counted is not this one's.
+	if err := d.rearm(); err != nil {
+		return result, err
+	}
+	before, err := d.counters()
+	if err != nil {
+		return result, err
+	}
+	start := time.Now()
+	result.StartTime = timestamppb.New(start)
+	for _, e := range d.lab.GetExperiments() {
+		t.events.add(&tcplabv1.WatchTrialResponse{Event: &tcplabv1.WatchTrialResponse_ExperimentStarted{
+			ExperimentStarted: &tcplabv1.ExperimentStarted{Experiment: e.GetName()}}})
+		flows, experimentErr := a.experiment(ctx, t, e, samples)
+		result.Flows = append(result.Flows, flows...)
+		if err = experimentErr; err != nil {
+			break
+		}
+	}
+	result.Elapsed = durationpb.New(time.Since(start))
+	after, counterErr := d.counters()
+	if counterErr == nil {
+		for i, n := range d.plan.Nodes {
+			result.Counters = append(result.Counters, &tcplabv1.NodeCounters{Node: n.Name, Values: observe.Delta(before[i], after[i])})
+		}
+	}
+	return result, errors.Join(err, counterErr, d.countLinks(result.GetLinks()))
+}
+
+// commit finishes the file of samples.
+func commit(samples *observe.Parquet, file *spool.File) (*tcplabv1.Artifact, error) {
+	if err := samples.Close(); err != nil {
+		return nil, errors.Join(err, file.Abandon())
+	}
+	return file.Commit()
+}
+
+// counters reads the kernel's of every node.
+func (d *deployment) counters() ([]observe.Counters, error) {
+	all := make([]observe.Counters, len(d.standing.Nodes))
+	for i, node := range d.standing.Nodes {
+		var err error
+		if all[i], err = observe.ReadCounters(node); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// countLinks enters what each direction did since it was re-armed. A frame
+// that an engine itself lost makes the trial void.
+func (d *deployment) countLinks(reports []*tcplabv1.LinkReport) error {
+	var errs []error
+	for i, l := range d.standing.Links {
+		counters, err := l.Counters()
+		if err != nil {
+			errs = append(errs, fmt.Errorf("count the frames of link %s: %w", d.plan.Links[i].Name, err))
+			continue
+		}
+		for way, c := range counters {
+			r := reports[2*i+way]
+			r.Counters = &tcplabv1.LinkCounters{
+				Received: c.Received, Delivered: c.Delivered, Lost: c.Lost, Overflow: c.Overflow, Failed: c.Failed,
+				PeakQueue: uint32(c.PeakQueue),
+			}
+			if c.Failed > 0 {
+				errs = append(errs, fmt.Errorf(
+					"link %s %s: the %s engine itself lost %d of %d frames, which the lab did not ask for: this host is too busy for the lab; lower its rate, or leave the host idle",
+					r.GetName(), strings.ToLower(strings.TrimPrefix(r.GetDirection().String(), "LINK_DIRECTION_")),
+					engineName(r.GetEngine()), c.Failed, c.Received))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// experiment runs one experiment's flows together: all listen before any
+// connects, and where one fails the others are stopped. Results are in the
+// order of the lab.
+func (a *agent) experiment(ctx context.Context, t *trial, e *tcplabv1.Experiment, samples observe.Sink) ([]*tcplabv1.FlowResult, error) {
+	timeout := e.GetTimeout().AsDuration()
+	if timeout == 0 {
+		timeout = defaultTimeout
+	}
+	ctx, cancelTimeout := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("the experiment did not end within its timeout of %v", timeout))
+	defer cancelTimeout()
+	flows := make([]*flow.Flow, len(e.GetFlows()))
+	for i, spec := range e.GetFlows() {
+		f, err := a.prepare(ctx, t.deployment, spec, e, samples)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		flows[i] = f
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	results := make([]*tcplabv1.FlowResult, len(flows))
+	failed := make(chan error, len(flows))
+	var running sync.WaitGroup
+	for i, f := range flows {
+		running.Go(func() {
+			results[i] = f.Run(ctx)
+			name := results[i].GetName()
+			if text := results[i].GetError(); text != "" {
+				failed <- fmt.Errorf("flow %s: %s", name, text)
+				stop(fmt.Errorf("flow %s failed", name))
+			}
+			t.events.add(&tcplabv1.WatchTrialResponse{Event: &tcplabv1.WatchTrialResponse_FlowEnded{
+				FlowEnded: &tcplabv1.FlowEnded{Flow: name, Error: results[i].GetError()}}})
+		})
+	}
+	running.Wait()
+	select {
+	case first := <-failed: // the others' failures are its consequence
+		return results, first
+	default:
+		return results, nil
+	}
+}
+
+// prepare opens a flow's port. The caller closes the flow.
+func (a *agent) prepare(ctx context.Context, d *deployment, spec *tcplabv1.Flow, e *tcplabv1.Experiment, samples observe.Sink) (*flow.Flow, error) {
+	path := d.paths[spec.GetName()]
+	f, err := flow.New(spec, flow.Config{
+		Client:         flow.End{Node: spec.GetClient(), NS: d.standing.Nodes[path.Client], Addr: path.Source},
+		Server:         flow.End{Node: spec.GetServer(), NS: d.standing.Nodes[path.Server], Addr: path.Destination},
+		SampleInterval: e.GetSampleInterval().AsDuration(),
+		Samples:        samples,
+		Log:            a.cfg.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Listen(ctx); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
