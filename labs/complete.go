@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
@@ -123,6 +122,6 @@ func completeFlow(f *tcplabv1.Flow) {
 		f.Socket = &tcplabv1.SocketOptions{}
 	}
 	if f.Socket.NoDelay == nil {
-		f.Socket.NoDelay = proto.Bool(true)
+		f.Socket.NoDelay = new(true)
 	}
 }

@@ -19,7 +19,10 @@ type leaf interface {
 }
 
 func (d *decoder) decode(n *node, v reflect.Value) {
-	if l, ok := v.Addr().Interface().(leaf); ok {
+	if n.kind == unresolved {
+		return
+	}
+	if l, ok := reflect.TypeAssert[leaf](v.Addr()); ok {
 		l.read(d, n)
 		return
 	}
@@ -88,6 +91,8 @@ func (d *decoder) decodeSlice(n *node, v reflect.Value) {
 // anything else.
 func (d *decoder) scalar(n *node, want string) (string, bool) {
 	switch n.kind {
+	case unresolved:
+		return "", false
 	case mapping, sequence, null:
 		d.add(n.at, "", "want %s, not %s", want, n.describe())
 		return "", false

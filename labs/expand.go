@@ -160,6 +160,9 @@ func (f *File) placeOfSweep(params paramList) position {
 func (f *File) at(params paramList, choice []int, checked map[string]bool) (*tcplabv1.Lab, error) {
 	r := &report{}
 	p := params.resolve(choice, r)
+	if err := r.err(); err != nil {
+		return nil, err
+	}
 	r.point = p.describe()
 	spec := f.decode(p, &decoder{r})
 	if err := r.err(); err != nil {

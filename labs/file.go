@@ -37,7 +37,7 @@ type linkSpec struct {
 	Backward  *directionSpec `yaml:"backward" jsonschema_description:"What differs from the second node to the first."`
 	MTU       *size          `yaml:"mtu" jsonschema_description:"Bytes of the largest IP packet, 576 to 65521. Default 1500."`
 	Engine    *engine        `yaml:"engine" jsonschema_description:"What enforces the shape: auto (default), netem, wire, or veth (which shapes nothing)."`
-	Offload   *flag          `yaml:"offload" jsonschema_description:"Keep segmentation and receive offload, so that packets on the link may be larger than those on a wire. Default false."`
+	Offload   *toggle        `yaml:"offload" jsonschema_description:"Keep segmentation and receive offload, so that packets on the link may be larger than those on a wire. Default false."`
 	Addresses addressMap     `yaml:"addresses" jsonschema_description:"Addresses with prefix length of each node on this link. Default: assigned."`
 }
 
@@ -88,12 +88,12 @@ type transactionSpec struct {
 }
 
 type socketSpec struct {
-	At            *node  `yaml:"-"`
-	NoDelay       *flag  `yaml:"no_delay" jsonschema_description:"TCP_NODELAY. Default true; false leaves Nagle's algorithm on."`
-	Congestion    string `yaml:"congestion" jsonschema_description:"Congestion control (TCP_CONGESTION): reno, cubic, bbr. Default: the kernel's."`
-	SendBuffer    *size  `yaml:"send_buffer" jsonschema_description:"SO_SNDBUF in bytes; the kernel doubles it and stops tuning. Default: tuned."`
-	ReceiveBuffer *size  `yaml:"receive_buffer" jsonschema_description:"SO_RCVBUF in bytes; the kernel doubles it and stops tuning. Default: tuned."`
-	MSS           *size  `yaml:"mss" jsonschema_description:"TCP_MAXSEG in bytes, 88 to 32767. Default: from the MTU."`
+	At            *node   `yaml:"-"`
+	NoDelay       *toggle `yaml:"no_delay" jsonschema_description:"TCP_NODELAY. Default true; false leaves Nagle's algorithm on."`
+	Congestion    string  `yaml:"congestion" jsonschema_description:"Congestion control (TCP_CONGESTION): reno, cubic, bbr. Default: the kernel's."`
+	SendBuffer    *size   `yaml:"send_buffer" jsonschema_description:"SO_SNDBUF in bytes; the kernel doubles it and stops tuning. Default: tuned."`
+	ReceiveBuffer *size   `yaml:"receive_buffer" jsonschema_description:"SO_RCVBUF in bytes; the kernel doubles it and stops tuning. Default: tuned."`
+	MSS           *size   `yaml:"mss" jsonschema_description:"TCP_MAXSEG in bytes, 88 to 32767. Default: from the MTU."`
 }
 
 type expectSpec struct {

@@ -211,6 +211,7 @@ func (s *substitution) scalar(n *node) *node {
 	out := *n
 	out.at.replaced, out.holds, out.plain = true, false, false
 	if name, ok := wholeReference(n.text); ok {
+		out.kind = unresolved
 		if value := s.lookup(n, name); value != nil {
 			out.kind, out.text = value.kind, value.text
 			s.spend(n, len(value.text))
@@ -233,13 +234,18 @@ func (s *substitution) scalar(n *node) *node {
 		name, after, closed := strings.Cut(after, "}")
 		if !closed {
 			s.add(n.at, "for a plain ${ write $${", "${ has no closing brace")
-			break
+			out.kind = unresolved
+			return &out
 		}
-		if value := s.lookup(n, name); value != nil {
-			b.WriteString(value.text)
+		value := s.lookup(n, name)
+		if value == nil {
+			out.kind = unresolved
+			return &out
 		}
+		b.WriteString(value.text)
 		if b.Len() > maxReplaced {
 			s.add(n.at, "", "with its parameters this becomes longer than %d bytes", maxReplaced)
+			out.kind = unresolved
 			return &out
 		}
 		rest = after

@@ -14,14 +14,6 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// Bounds of a lab file.
-const (
-	// MaxFileSize is the most bytes that a lab file may have: 1 MiB.
-	MaxFileSize = 1 << 20
-	// maxDepth is how deep values may nest; the grammar needs 7.
-	maxDepth = 20
-)
-
 // In a YAML flow mapping "{no_delay: ${no_delay}}" the inner braces would open
 // and close a mapping. So that parameters need no quotes there, the braces of
 // "${name}" are exchanged for two private-use characters before the text is read, one
@@ -56,8 +48,8 @@ func readTree(src Source, r *report) *node {
 	}
 	content := bracesOfParameter.ReplaceAllString(string(src.Content), "$$"+openMark+"$1"+closeMark)
 	tokens := lexer.Tokenize(content)
-	if at, deep := tooDeep(tokens); deep {
-		r.add(place(src.Name, at), "", "values nest more than %d deep", maxDepth)
+	if at, hint, reason := beyondBounds(tokens); reason != "" {
+		r.add(place(src.Name, at), hint, "%s", reason)
 		return nil
 	}
 	file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
@@ -69,13 +61,7 @@ func readTree(src Source, r *report) *node {
 	for _, doc := range file.Docs {
 		switch {
 		case doc.Body == nil:
-		case doc.Body.Type() == ast.DirectiveType:
-			r.add(place(src.Name, doc.Body.GetToken()), "remove the line", "YAML directives are not supported")
-			return nil
-		case body != nil:
-			r.add(place(src.Name, doc.Body.GetToken()), "put the second lab into a file of its own", "a lab file is one YAML document, and here a second one starts")
-			return nil
-		default:
+		default: // beyondBounds left one document
 			body = doc.Body
 		}
 	}
@@ -85,31 +71,6 @@ func readTree(src Source, r *report) *node {
 	}
 	b := builder{file: src.Name, report: r}
 	return b.build(body, 1)
-}
-
-// tooDeep finds values that nest so deep that the parser's recursion would be
-// a danger: brackets, and the only other way to nest cheaply, "- - - -" and "? ? ?"
-// on one line. Nesting by indentation costs more bytes each level, and is
-// bounded by the builder.
-func tooDeep(tokens token.Tokens) (*token.Token, bool) {
-	depth, line, onLine := 0, 0, 0
-	for _, t := range tokens {
-		if t.Position.Line != line {
-			line, onLine = t.Position.Line, 0
-		}
-		switch t.Type {
-		case token.MappingStartType, token.SequenceStartType:
-			depth++
-		case token.MappingEndType, token.SequenceEndType:
-			depth--
-		case token.SequenceEntryType, token.MappingKeyType, token.TagType, token.AnchorType:
-			onLine++
-		}
-		if depth > maxDepth || onLine > maxDepth {
-			return t, true
-		}
-	}
-	return nil, false
 }
 
 func syntaxProblem(file string, err error, r *report) {
@@ -222,12 +183,12 @@ func (b *builder) mapping(n *ast.MappingNode, depth int) *node {
 	for _, v := range n.Values {
 		at := place(b.file, v.Key.GetToken())
 		key, ok := v.Key.(ast.ScalarNode)
-		if !ok {
-			if v.Key.Type() == ast.MergeKeyType {
-				b.report.add(at, "repeat the keys", "YAML merge keys are not supported")
-			} else {
-				b.report.add(at, "", "a key must be a plain word")
-			}
+		switch {
+		case v.Key.Type() == ast.MergeKeyType:
+			b.report.add(at, "repeat the keys", "YAML merge keys are not supported")
+			continue
+		case !ok:
+			b.report.add(at, "", "a key must be a plain word")
 			continue
 		}
 		name := unmark(key.GetToken().Value)

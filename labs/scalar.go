@@ -20,7 +20,7 @@ type (
 	size     uint64        // "64KiB", or a plain number of bytes
 	share    float64       // "1%", or a plain number below 1
 	count    uint64        // "40"
-	flag     bool          // true or false
+	toggle   bool          // true or false
 
 	// queue is a limit in packets ("100"), bytes ("64KiB") or time ("50ms");
 	// exactly one field is set.
@@ -48,7 +48,7 @@ func (d *decoder) quantity(n *node, want string, dimensions ...unit.Dimension) (
 		d.add(n.at, "such as "+dimensions[0].Example(), "want %s, not %s", want, n.describe())
 		return q, false
 	case errors.As(err, &ue):
-		d.add(n.at, ue.Hint, "%s: %s", n.describe(), ue.Reason)
+		d.add(n.at, ue.Hint, "%s %s", n.describe(), ue.Reason)
 		return q, false
 	}
 	fits := false
@@ -151,13 +151,13 @@ func (v *count) read(d *decoder, n *node) {
 	}
 }
 
-func (v *flag) read(d *decoder, n *node) {
+func (v *toggle) read(d *decoder, n *node) {
 	s, ok := d.scalar(n, "true or false")
 	if !ok {
 		return
 	}
 	if n.kind == boolean {
-		*v = flag(strings.EqualFold(s, "true"))
+		*v = toggle(strings.EqualFold(s, "true"))
 		return
 	}
 	hint := ""
@@ -199,7 +199,7 @@ func (d *decoder) limit(n *node) (unit.Quantity, bool) {
 	if q, err := unit.Parse(n.text); err == nil && q.Dimension == unit.Duration {
 		return d.quantity(n, want, unit.Duration)
 	}
-	return d.whole(n, want, unit.Scalar, unit.Size, unit.Duration)
+	return d.whole(n, want, unit.Size, unit.Scalar, unit.Duration)
 }
 
 // read takes a lone quantity for its value in SI units, and anything else for
@@ -217,8 +217,8 @@ func (v *expression) read(d *decoder, n *node) {
 		d.add(n.at, "a share of predicted goes to within.ratio", "%s is a ratio; want a number in the measured unit", s)
 	case err == nil:
 		*v = expression(celNumber(q.Value))
-	case errors.As(err, &ue) && strings.HasPrefix(ue.Reason, "unknown unit") && !strings.ContainsAny(s, " +-*/()<>=!?:"):
-		d.add(n.at, ue.Hint, "%s: %s", n.describe(), ue.Reason)
+	case errors.As(err, &ue) && strings.HasPrefix(ue.Reason, "has the unknown unit") && !strings.ContainsAny(s, " +-*/()<>=!?:"):
+		d.add(n.at, ue.Hint, "%s %s", n.describe(), ue.Reason)
 	default:
 		*v = expression(s)
 	}

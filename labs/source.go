@@ -83,6 +83,9 @@ func Parse(src Source) (*File, error) {
 		return nil, r.err()
 	}
 	p := f.params.resolve(make([]int, len(f.params)), r)
+	if err := r.err(); err != nil {
+		return nil, err
+	}
 	f.spec = f.decode(p, d)
 	if err := r.err(); err != nil {
 		return nil, err

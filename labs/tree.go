@@ -24,10 +24,11 @@ const (
 	notFinite // .nan and .inf: YAML has them, a lab has no use for them
 	mapping
 	sequence
+	unresolved // holds a parameter that was reported, and says nothing more
 )
 
 func (k kind) String() string {
-	return [...]string{"nothing", "true or false", "a number", "text", "not a finite number", "a mapping", "a list"}[k]
+	return [...]string{"nothing", "true or false", "a number", "text", "not a finite number", "a mapping", "a list", "an unresolved parameter"}[k]
 }
 
 // node is a value of the file with its place. Nodes are never changed once

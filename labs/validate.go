@@ -52,8 +52,8 @@ func (vs Violations) Error() string {
 // Validate checks a Lab that came over the wire, or from [File.Expand]: the
 // contract's own rules, that names are unique and known, that links and shapes
 // do not contradict themselves, that flows can reach their servers, and that
-// expectations type-check. What [Complete] and [Assign] fill in may be
-// missing. The error is [Violations].
+// expectations type-check. What [Assign] fills in may be missing, what
+// [Complete] does may not where the contract wants it. The error is [Violations].
 func Validate(lab *tcplabv1.Lab) error {
 	return validateAll(lab, make(map[string]bool))
 }
@@ -103,7 +103,7 @@ func (v *validation) contract() {
 			return known.Field == field || strings.HasPrefix(known.Field, field+".") || strings.HasPrefix(known.Field, field+"[")
 		})
 		if !told {
-			v.add(field, "", "%s", b.Proto.GetMessage())
+			v.add(field, "", "the value %s", b.Proto.GetMessage())
 		}
 	}
 }
@@ -136,15 +136,14 @@ func (v *validation) names() {
 		v.add("nodes", "such as [client, server]", "the lab has no nodes")
 	}
 	for i, n := range v.lab.GetNodes() {
-		field := fmt.Sprintf("nodes[%d]", i)
-		name := n.GetName()
+		field, name := fmt.Sprintf("nodes[%d]", i), n.GetName()
 		switch {
 		case !labName.MatchString(name):
-			v.add(field, nameHint, "%q cannot be a node's name", name)
+			v.add(field+".name", nameHint, "%q cannot be a node's name", name)
 		case name == "localhost":
-			v.add(field, "", "a node cannot be called localhost: names resolve in every node, and that one is taken")
+			v.add(field+".name", "", "a node cannot be called localhost: names resolve in every node, and that one is taken")
 		case v.nodes[name] != nil:
-			v.add(field, "", "the node %q is there twice", name)
+			v.add(field+".name", "", "the node %q is there twice", name)
 		}
 		v.nodes[name] = n
 		for key, value := range n.GetSysctls() {

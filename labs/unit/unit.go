@@ -84,13 +84,13 @@ type Quantity struct {
 // Error says why a text is not a quantity.
 type Error struct {
 	Text   string // what was read
-	Reason string // what is wrong with it
+	Reason string // what is wrong with it, to follow the text: "has a space"
 	Hint   string // what may have been meant; may be empty
 }
 
-// Error joins the reason and the hint.
+// Error joins the text, the reason and the hint.
 func (e *Error) Error() string {
-	s := fmt.Sprintf("%q: %s", e.Text, e.Reason)
+	s := fmt.Sprintf("%q %s", e.Text, e.Reason)
 	if e.Hint != "" {
 		s += " (" + e.Hint + ")"
 	}
@@ -235,7 +235,7 @@ func notANumber(s string) error {
 }
 
 func unknownUnit(s, number, suffix string) error {
-	e := &Error{Text: s, Reason: fmt.Sprintf("unknown unit %q", suffix)}
+	e := &Error{Text: s, Reason: fmt.Sprintf("has the unknown unit %q", suffix)}
 	trimmed := strings.TrimSpace(suffix)
 	if _, ok := lookup(trimmed); ok {
 		e.Reason, e.Hint = "has a space", "write "+number+trimmed

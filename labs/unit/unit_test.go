@@ -89,8 +89,7 @@ func TestParseErrors(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.text, func(t *testing.T) {
 			q, err := Parse(tt.text)
-			var ue *Error
-			if !errors.As(err, &ue) {
+			if _, ok := errors.AsType[*Error](err); !ok {
 				t.Fatalf("Parse = %v, %v; want an *Error", q, err)
 			}
 			if !strings.Contains(err.Error(), tt.want) {

@@ -1,0 +1,163 @@
+package labs
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"strings"
+
+	"github.com/invopop/jsonschema"
+)
+
+// schemaID names the schema; nothing is fetched from there.
+const schemaID = "https://github.com/tcplab/tcplab/labs/lab.schema.json"
+
+// Schema is the JSON Schema (2020-12) of the lab file, for editors. It is made
+// from the structs that the parser decodes into. It says less than the parser
+// does: nothing of ranges, nor of what contradicts what.
+func Schema() ([]byte, error) {
+	s := reflectSchema(&labSpec{})
+	s.ID, s.Title = schemaID, "tcplab lab"
+	node := reflectSchema(&nodeSpec{}) // which only nodeList mentions
+	maps.Copy(s.Definitions, node.Definitions)
+	node.Version, node.Definitions = "", nil
+	s.Definitions["node"] = node
+	for _, def := range s.Definitions {
+		allowParameters(def)
+	}
+	allowParameters(s)
+	out, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("write the lab file's schema: %w", err)
+	}
+	return append(out, '\n'), nil
+}
+
+func reflectSchema(spec any) *jsonschema.Schema {
+	r := jsonschema.Reflector{
+		FieldNameTag:               "yaml",
+		RequiredFromJSONSchemaTags: true,
+		ExpandedStruct:             true,
+		Anonymous:                  true,
+		Namer:                      func(t reflect.Type) string { return strings.TrimSuffix(t.Name(), "Spec") },
+	}
+	return r.Reflect(spec)
+}
+
+// parameterPattern finds a ${parameter} in a text.
+const parameterPattern = `\$\{[a-z][a-z0-9_]*\}`
+
+func parameterSchema() *jsonschema.Schema {
+	return &jsonschema.Schema{Type: "string", Pattern: parameterPattern}
+}
+
+// allowParameters lets the texts of an object that must have a pattern be
+// parameters, too.
+func allowParameters(s *jsonschema.Schema) {
+	for p := s.Properties.Oldest(); p != nil; p = p.Next() {
+		if p.Value.Type == "string" && p.Value.Pattern != "" {
+			p.Value.Pattern += "|" + parameterPattern
+			p.Value.MaxLength = nil
+		}
+	}
+}
+
+// quantitySchema is a text of a number with one of the units, or a plain number.
+func quantitySchema(plain bool, units ...string) *jsonschema.Schema {
+	text := &jsonschema.Schema{Type: "string", Pattern: `^[0-9.]+(` + strings.Join(units, "|") + `)$`}
+	number := &jsonschema.Schema{Type: "number", Minimum: "0"}
+	if !plain {
+		number = &jsonschema.Schema{Const: 0} // 0 is 0 in any unit
+	}
+	return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{text, number, parameterSchema()}}
+}
+
+func choiceSchema(names []string) *jsonschema.Schema {
+	enum := make([]any, len(names))
+	for i, name := range names {
+		enum[i] = name
+	}
+	return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "string", Enum: enum}, parameterSchema()}}
+}
+
+func anyOf(types ...string) *jsonschema.Schema {
+	s := &jsonschema.Schema{}
+	for _, t := range types {
+		s.AnyOf = append(s.AnyOf, &jsonschema.Schema{Type: t})
+	}
+	return s
+}
+
+func (duration) JSONSchema() *jsonschema.Schema {
+	return quantitySchema(false, "ns", "us", "µs", "ms", "s", "m", "min", "h")
+}
+
+func (rate) JSONSchema() *jsonschema.Schema {
+	return quantitySchema(false, "[kMGT]?bit(/s)?")
+}
+
+func (size) JSONSchema() *jsonschema.Schema {
+	return quantitySchema(true, "[kMGT]?B", "[KMGT]iB")
+}
+
+func (share) JSONSchema() *jsonschema.Schema { return quantitySchema(true, "%") }
+
+func (queue) JSONSchema() *jsonschema.Schema {
+	return quantitySchema(true, "[kMGT]?B", "[KMGT]iB", "ns", "us", "µs", "ms", "s", "m", "min", "h")
+}
+
+func (count) JSONSchema() *jsonschema.Schema {
+	return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "integer", Minimum: "0"}, parameterSchema()}}
+}
+
+func (toggle) JSONSchema() *jsonschema.Schema {
+	return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "boolean"}, parameterSchema()}}
+}
+
+func (expression) JSONSchema() *jsonschema.Schema { return anyOf("string", "number") }
+func (nodeKind) JSONSchema() *jsonschema.Schema   { return choiceSchema(nodeKindChoices()) }
+func (engine) JSONSchema() *jsonschema.Schema     { return choiceSchema(engineChoices()) }
+func (ipFamily) JSONSchema() *jsonschema.Schema   { return choiceSchema(ipFamilyChoices()) }
+func (over) JSONSchema() *jsonschema.Schema       { return choiceSchema(overChoices()) }
+
+func (paramList) JSONSchema() *jsonschema.Schema {
+	value := anyOf("string", "number", "boolean")
+	one := uint64(1)
+	value.AnyOf = append(value.AnyOf, &jsonschema.Schema{Type: "array", MinItems: &one, Items: anyOf("string", "number", "boolean")})
+	return &jsonschema.Schema{
+		Type:                 "object",
+		PropertyNames:        &jsonschema.Schema{Pattern: parameterName.String()},
+		AdditionalProperties: value,
+	}
+}
+
+func (nodeList) JSONSchema() *jsonschema.Schema {
+	one := uint64(1)
+	return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{
+		{Type: "array", MinItems: &one, Items: &jsonschema.Schema{Type: "string"}},
+		{Type: "object", AdditionalProperties: &jsonschema.Schema{AnyOf: []*jsonschema.Schema{
+			{Ref: "#/$defs/node"}, {Type: "null"},
+		}}},
+	}}
+}
+
+func (textMap) JSONSchema() *jsonschema.Schema {
+	return &jsonschema.Schema{Type: "object", AdditionalProperties: anyOf("string", "number", "boolean")}
+}
+
+func (addressMap) JSONSchema() *jsonschema.Schema {
+	return &jsonschema.Schema{Type: "object", AdditionalProperties: &jsonschema.Schema{AnyOf: []*jsonschema.Schema{
+		{Type: "string"}, {Type: "array", Items: &jsonschema.Schema{Type: "string"}},
+	}}}
+}
+
+// JSONSchemaExtend lets one size stand for a list of one.
+func (transactionSpec) JSONSchemaExtend(s *jsonschema.Schema) {
+	if writes, ok := s.Properties.Get("writes"); ok {
+		list := *writes
+		description := list.Description
+		list.Description = ""
+		s.Properties.Set("writes", &jsonschema.Schema{Description: description, AnyOf: []*jsonschema.Schema{&list, size(0).JSONSchema()}})
+	}
+}
