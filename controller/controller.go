@@ -43,6 +43,8 @@ type Config struct {
 	Agent tcplabv1.AgentServiceClient
 	// Lease of deployments; 0 means run.DefaultLease.
 	Lease time.Duration
+	// Version of this tcplab, for the log.
+	Version string
 	// Log takes what is no caller's error. Nil: nothing is logged.
 	Log *slog.Logger
 }
@@ -69,6 +71,7 @@ func Run(ctx context.Context, cfg Config, listeners ...net.Listener) (err error)
 	driver := run.NewDriver(run.Config{Store: cfg.Store, Agent: cfg.Agent, Lease: cfg.Lease, Log: log})
 	tcplabv1.RegisterRunServiceServer(server, &runService{store: cfg.Store, driver: driver})
 
+	log.Debug("the controller serves", "version", cfg.Version, "state", cfg.Store.Dir(), "reading", cfg.Store.ReadOnly())
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	failed := make([]error, len(listeners))

@@ -23,6 +23,9 @@ type drive struct {
 // without a verdict.
 func (d *drive) all(ctx context.Context) (tcplabv1.Verdict, *failure) {
 	for number := uint32(1); number <= d.plan.Trials(); number++ {
+		if f := stopped(ctx); f != nil { // before it began, or between two trials
+			return tcplabv1.Verdict_VERDICT_INCONCLUSIVE, f
+		}
 		if f := d.trial(ctx, number); f != nil {
 			return tcplabv1.Verdict_VERDICT_INCONCLUSIVE, f
 		}
