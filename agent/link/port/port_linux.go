@@ -36,8 +36,8 @@ type End struct {
 	Direct bool
 }
 
-// Veth makes a veth pair with its ends in their namespaces, quiet, exact and
-// up. Two requests to the kernel for one pair would leave a moment in which a
+// Veth makes a veth pair with its ends in their namespaces, quiet, exact, up and
+// ready to send. Two requests to the kernel for one pair would leave a moment in which a
 // killed process loses the pair; here each end is born where it belongs.
 func Veth(a, b End) error {
 	err := a.NS.Do(func() error {
@@ -61,8 +61,8 @@ func Veth(a, b End) error {
 	if err != nil {
 		return err
 	}
-	for _, end := range []End{a, b} {
-		if err := errors.Join(Quiet(end), Up(end)); err != nil {
+	for _, step := range []func(End) error{Quiet, Up, ready} {
+		if err := errors.Join(step(a), step(b)); err != nil {
 			return errors.Join(err, Remove(a))
 		}
 	}

@@ -168,6 +168,30 @@ func isListenerReport(frame []byte) bool {
 	return len(frame) > 62 && binary.BigEndian.Uint16(frame[12:]) == unix.ETH_P_IPV6 && frame[20] == 0 && frame[62] == 143
 }
 
+// The kernel makes the first end ready in a worker; a frame sent before is gone.
+func TestFirstFrameArrives(t *testing.T) {
+	need.NetNS(t)
+	for range 50 {
+		a, b := pair(t)
+		for _, way := range [][2]End{{a, b}, {b, a}} {
+			out, in := packets(t, way[0]), packets(t, way[1])
+			tv := unix.NsecToTimeval((2 * time.Second).Nanoseconds())
+			if err := unix.SetsockoptTimeval(in, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv); err != nil {
+				t.Fatal(err)
+			}
+			frame := make([]byte, 60)
+			copy(frame, way[1].MAC)
+			frame[12], frame[13] = 0x88, 0xb5
+			if _, err := unix.Write(out, frame); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := unix.Read(in, frame); err != nil {
+				t.Fatalf("the first frame from %s did not arrive: %v", way[0].Name, err)
+			}
+		}
+	}
+}
+
 func TestSegmentationIsOffUnlessPlain(t *testing.T) {
 	need.NetNS(t)
 	for _, plain := range []bool{false, true} {
