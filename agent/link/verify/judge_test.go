@@ -1,0 +1,230 @@
+package verify
+
+import (
+	"math"
+	"testing"
+	"time"
+
+	"github.com/tcplab/tcplab/agent/link"
+)
+
+const ms = time.Millisecond
+
+// shaped is what the link of these tests was asked to be.
+var shaped = link.Shape{Rate: 100e6, Delay: 10 * ms, Loss: 0.05, Queue: link.Queue{Packets: 250}}
+
+// see is what probes see on a link of the given delay, rate and losses, on a host that
+// delays each arrival by what late returns.
+func see(plan schedule, delay time.Duration, rate float64, lost int, late func(i int) time.Duration) observation {
+	seen := observation{sent: plan.lossProbes, received: plan.lossProbes - lost}
+	for i := range plan.delayProbes {
+		seen.delays = append(seen.delays, delay+late(i))
+	}
+	for range plan.trains {
+		t := train{frames: plan.train, bytes: plan.trainFrame, sending: time.Duration(plan.train) * 4 * time.Microsecond}
+		bucket := float64(plan.trainFrame) + rate/8*burst.Seconds()
+		for i := range plan.train {
+			behind := max(0, float64((i+1)*plan.trainFrame)-bucket)
+			arrival := delay + time.Duration(behind*8/rate*1e9) + late(i)
+			if i > 0 {
+				arrival = max(arrival, t.arrivals[i-1])
+			}
+			t.arrivals = append(t.arrivals, arrival)
+		}
+		seen.trains = append(seen.trains, t)
+	}
+	return seen
+}
+
+func punctual(int) time.Duration { return 30 * time.Microsecond }
+
+// busy stalls for 4 ms at a train's start and once more in it; what is behind a frame that is late waits for it.
+func busy(i int) time.Duration {
+	if i < 5 || i == 100 {
+		return 4 * ms
+	}
+	return punctual(i)
+}
+
+func TestJudgeFindsEachQuantityThatIsWrong(t *testing.T) {
+	plan := newSchedule(shaped, 1500, 1e-9)
+	n := plan.lossProbes
+	expected := int(math.Round(0.05 * float64(n)))
+	type verdicts struct{ delay, rate, loss Verdict }
+	tests := map[string]struct {
+		shape link.Shape
+		seen  observation
+		want  verdicts
+	}{
+		"as asked":                {shaped, see(plan, 10*ms, 100e6, expected, punctual), verdicts{}},
+		"as asked, a busy host":   {shaped, see(plan, 10*ms, 100e6, expected, busy), verdicts{}},
+		"delay 2 ms longer":       {shaped, see(plan, 12*ms, 100e6, expected, punctual), verdicts{delay: Failed}},
+		"delay 2 ms shorter":      {shaped, see(plan, 8*ms, 100e6, expected, punctual), verdicts{delay: Failed}},
+		"delay applied twice":     {shaped, see(plan, 20*ms, 100e6, expected, punctual), verdicts{delay: Failed}},
+		"rate 10% lower":          {shaped, see(plan, 10*ms, 90e6, expected, punctual), verdicts{rate: Failed}},
+		"rate 10% higher":         {shaped, see(plan, 10*ms, 110e6, expected, punctual), verdicts{rate: Failed}},
+		"no rate at all":          {shaped, see(plan, 10*ms, 3e9, expected, punctual), verdicts{rate: Failed}},
+		"no loss where asked":     {shaped, see(plan, 10*ms, 100e6, 0, punctual), verdicts{loss: Failed}},
+		"three times the loss":    {shaped, see(plan, 10*ms, 100e6, 3*expected, punctual), verdicts{loss: Failed}},
+		"5% loss where none was":  {lossless(shaped), see(plan, 10*ms, 100e6, expected, punctual), verdicts{loss: Failed}},
+		"one loss where none was": {lossless(shaped), see(plan, 10*ms, 100e6, 1, punctual), verdicts{loss: Failed}},
+		"all is lost":             {shaped, observation{sent: n}, verdicts{delay: Unproven, rate: Unproven, loss: Failed}},
+		"the receiver overran": {shaped, func() observation {
+			seen := see(plan, 10*ms, 100e6, expected, punctual)
+			seen.overrun = true
+			return seen
+		}(), verdicts{rate: Unproven, loss: Unproven}},
+		"the host is too slow": {shaped, func() observation {
+			seen := see(plan, 10*ms, 100e6, expected, punctual)
+			for i := range seen.trains {
+				seen.trains[i].sending = plan.trainLasts
+			}
+			return seen
+		}(), verdicts{rate: Unproven}},
+		"one train of three spoilt": {shaped, func() observation {
+			seen := see(plan, 10*ms, 100e6, expected, punctual)
+			last := seen.trains[1].arrivals
+			last[len(last)-1] += 20 * ms
+			return seen
+		}(), verdicts{}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			d := judge(test.shape, plan, test.seen, 1e-9)
+			got := verdicts{d.Delay.Verdict, d.Rate.Verdict, d.Loss.Verdict}
+			if got != test.want {
+				t.Errorf("verdicts %v, want %v\ndelay: %s\nrate: %s\nloss: %s", got, test.want, d.Delay.Detail, d.Rate.Detail, d.Loss.Detail)
+			}
+			if want := max(test.want.delay, test.want.rate, test.want.loss); d.Verdict() != want {
+				t.Errorf("all in all %v, want %v", d.Verdict(), want)
+			}
+		})
+	}
+}
+
+func lossless(s link.Shape) link.Shape {
+	s.Loss = 0
+	return s
+}
+
+func TestWhatCannotBeProvenIsNotPassed(t *testing.T) {
+	rare := link.Shape{Loss: 1e-6}
+	plan := newSchedule(rare, 1500, 1e-9)
+	if d := judge(rare, plan, see(plan, 0, 1e9, 0, punctual), 1e-9); d.Loss.Verdict != Unproven {
+		t.Errorf("a loss of one in a million: %v, %s", d.Loss.Verdict, d.Loss.Detail)
+	}
+	fast := link.Shape{Rate: 100e9, Queue: link.Queue{Packets: 1000}}
+	plan = newSchedule(fast, 1500, 1e-9)
+	if d := judge(fast, plan, see(plan, 0, 100e9, 0, punctual), 1e-9); d.Rate.Verdict != Unproven {
+		t.Errorf("a rate of 100 Gbit/s: %v, %s", d.Rate.Verdict, d.Rate.Detail)
+	}
+	far := link.Shape{Delay: 5 * time.Second}
+	plan = newSchedule(far, 1500, 1e-9).fit(time.Second)
+	if plan.frames() != 0 {
+		t.Errorf("%d probes of a delay of 5 s are to fit into 1 s", plan.frames())
+	}
+	if d := judge(far, plan, observation{}, 1e-9); d.Verdict() != Unproven {
+		t.Errorf("a delay of 5 s: %v", d.Verdict())
+	}
+}
+
+func TestUnlimitedLinkMustKeepUp(t *testing.T) {
+	plan := newSchedule(link.Shape{}, 1500, 1e-9)
+	for rate, want := range map[float64]Verdict{10e9: Passed, 10e6: Failed} {
+		d := judge(link.Shape{}, plan, see(plan, 0, rate, 0, punctual), 1e-9)
+		if d.Rate.Verdict != want {
+			t.Errorf("a link of %s where no limit was asked: %v, want %v: %s", bitRate(rate), d.Rate.Verdict, want, d.Rate.Detail)
+		}
+	}
+}
+
+func TestMerge(t *testing.T) {
+	for _, test := range []struct{ earlier, later, want Verdict }{
+		{Failed, Passed, Passed},
+		{Passed, Failed, Passed},
+		{Failed, Failed, Failed},
+		{Failed, Unproven, Failed},
+		{Unproven, Failed, Failed},
+		{Unproven, Passed, Passed},
+		{Passed, Unproven, Passed},
+	} {
+		got := merge(
+			Direction{Rate: Finding{Verdict: test.earlier}, Delay: Finding{Verdict: test.earlier}},
+			Direction{Rate: Finding{Verdict: test.later}, Delay: Finding{Verdict: test.later}},
+		)
+		if got.Rate.Verdict != test.want || got.Delay.Verdict != test.want {
+			t.Errorf("%v, then %v: rate %v and delay %v, want %v", test.earlier, test.later, got.Rate.Verdict, got.Delay.Verdict, test.want)
+		}
+	}
+}
+
+// The figures are R's: binom.test without its two-sided rule, 2*min(pbinom(k,n,p), 1-pbinom(k-1,n,p)).
+func TestBinomialTest(t *testing.T) {
+	for _, test := range []struct {
+		k, n int
+		p    float64
+		want float64
+	}{
+		{0, 10, 0.5, 2.0 / 1024},
+		{10, 10, 0.5, 2.0 / 1024},
+		{1, 10, 0.5, 2 * 11.0 / 1024},
+		{5, 10, 0.5, 1},
+		{0, 100, 0.05, 2 * math.Pow(0.95, 100)},
+		{0, 10, 0, 1},
+		{1, 10, 0, 0},
+		{10, 10, 1, 1},
+		{9, 10, 1, 0},
+	} {
+		got := binomialTest(test.k, test.n, test.p)
+		if math.Abs(got-test.want) > 1e-9*max(1, test.want) {
+			t.Errorf("%d of %d at %g: %g, want %g", test.k, test.n, test.p, got, test.want)
+		}
+	}
+}
+
+// A right link fails its loss with no more than the chance that was given.
+func TestFalseAlarms(t *testing.T) {
+	for _, p := range []float64{0.001, 0.01, 0.05, 0.5, 0.99} {
+		for _, n := range []int{50, 400} {
+			alarm := 0.0
+			for k := range n + 1 {
+				if binomialTest(k, n, p) < 1e-6 {
+					alarm += binomialTail(k, k, n, p)
+				}
+			}
+			if alarm > 1e-6 {
+				t.Errorf("loss %g, %d probes: false alarm in %g of all runs, permitted 1e-6", p, n, alarm)
+			}
+		}
+	}
+}
+
+func TestSchedulesFitTheQueueAndTheTime(t *testing.T) {
+	for _, shape := range []link.Shape{
+		{},
+		{Delay: 10 * ms},
+		{Delay: 400 * ms, Rate: 1e6, Queue: link.Queue{Packets: 100}},
+		{Rate: 64e3, Queue: link.Queue{Packets: 100}},
+		{Rate: 1e6, Queue: link.Queue{Packets: 2}},
+		{Rate: 10e6, Queue: link.Queue{Bytes: 20000}},
+		{Rate: 100e6, Queue: link.Queue{Time: 5 * ms}},
+		{Rate: 1e9, Loss: 0.001, Queue: link.Queue{Packets: 1000}},
+	} {
+		s := newSchedule(shape, 1500, 1e-9).fit(time.Second)
+		if s.lasts() > time.Second {
+			t.Errorf("%+v: takes %v", shape, s.lasts())
+		}
+		if s.train > queueRoom(shape, s.trainFrame) {
+			t.Errorf("%+v: a train of %d frames of %d bytes is more than the queue", shape, s.train, s.trainFrame)
+		}
+		if s.lossBurst > queueRoom(shape, smallFrame) {
+			t.Errorf("%+v: a burst of %d probes is more than the queue", shape, s.lossBurst)
+		}
+		if shape.Rate > 0 && s.lossSpacing < shape.Serialization(s.lossBurst*smallFrame) {
+			t.Errorf("%+v: bursts of %d probes every %v are more than the rate", shape, s.lossBurst, s.lossSpacing)
+		}
+	}
+	if got := newSchedule(link.Shape{Delay: 10 * ms}, 1500, 1e-9).lasts(); got > 100*ms {
+		t.Errorf("a link of 10 ms takes %v to verify", got)
+	}
+}

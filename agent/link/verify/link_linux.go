@@ -1,0 +1,86 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tcplab/tcplab/agent/link"
+)
+
+// Link measures both directions of a link that stands and judges them. The link must
+// be otherwise idle; afterwards it wants [link.Link.Rearm]. The error says that
+// measuring itself was not possible; a link that is not what was asked is no
+// error but a verdict.
+func Link(ctx context.Context, spec link.Spec, options Options) (Report, error) {
+	options = options.withDefaults()
+	begin := time.Now()
+	deadline := begin.Add(options.Limit)
+	report := Report{Name: spec.Name}
+
+	var channels [2]*channel
+	var sum [2]observation // loss counts of all attempts
+	for i, direction := range spec.Directions {
+		mtu := min(spec.Ends[0].MTU, spec.Ends[1].MTU)
+		plan := newSchedule(direction.Shape, mtu, options.FalseAlarm).fit(options.Limit)
+		c, err := newChannel(spec, i, plan)
+		if err != nil {
+			return report, fmt.Errorf("verify link %s: %w", spec.Name, err)
+		}
+		defer c.close()
+		channels[i] = c
+	}
+	for {
+		var seen [2]observation
+		group, ctx := errgroup.WithContext(ctx)
+		for i, c := range channels {
+			group.Go(func() (err error) {
+				seen[i], err = c.measure(ctx, deadline)
+				return err
+			})
+		}
+		if err := group.Wait(); err != nil {
+			return report, fmt.Errorf("verify link %s: %w", spec.Name, err)
+		}
+		again := false
+		for i, c := range channels {
+			if seen[i].void() == "" {
+				seen[i].sent += sum[i].sent
+				seen[i].received += sum[i].received
+				sum[i] = seen[i]
+			}
+			fresh := judge(spec.Directions[i].Shape, c.plan, seen[i], options.FalseAlarm)
+			if report.Attempts > 0 {
+				fresh = merge(report.Directions[i], fresh)
+			}
+			report.Directions[i] = fresh
+			again = again || fresh.Delay.Verdict == Failed || fresh.Rate.Verdict == Failed || seen[i].overrun
+		}
+		report.Attempts++
+		report.Took = time.Since(begin)
+		needs := max(channels[0].plan.lasts(), channels[1].plan.lasts())
+		if !again || report.Attempts >= options.Attempts || time.Until(deadline) < needs {
+			return report, nil
+		}
+	}
+}
+
+// Links measures several links, Options.Parallel at once. Reports are in the order of specs.
+func Links(ctx context.Context, specs []link.Spec, options Options) ([]Report, error) {
+	options = options.withDefaults()
+	reports := make([]Report, len(specs))
+	errs := make([]error, len(specs))
+	var group errgroup.Group
+	group.SetLimit(options.Parallel)
+	for i, spec := range specs {
+		group.Go(func() error {
+			reports[i], errs[i] = Link(ctx, spec, options)
+			return nil
+		})
+	}
+	group.Wait() // never an error: each link has its own
+	return reports, errors.Join(errs...)
+}

@@ -1,0 +1,222 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"go.uber.org/goleak"
+
+	"github.com/tcplab/tcplab/agent/link"
+	"github.com/tcplab/tcplab/agent/link/netem"
+	"github.com/tcplab/tcplab/agent/link/veth"
+	"github.com/tcplab/tcplab/agent/link/wire"
+	"github.com/tcplab/tcplab/internal/need"
+	"github.com/tcplab/tcplab/internal/netns"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// stand makes a link between two new nodes.
+func stand(t testing.TB, engine link.Engine, shapes [2]link.Shape) link.Spec {
+	t.Helper()
+	spec := link.Spec{Name: "probed"}
+	for i := range spec.Ends {
+		ns, err := netns.New(fmt.Sprintf("node%d", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { ns.Close() })
+		spec.Ends[i] = link.Port{Node: ns, Name: "eth0", MAC: net.HardwareAddr{2, 0, 0, 0, 0, byte(i + 1)}, MTU: 1500}
+		spec.Directions[i] = link.Direction{Shape: shapes[i], Seed: uint64(i + 1)}.Resolve(shapes[0].Delay+shapes[1].Delay, 1500)
+	}
+	l, err := engine.Create(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(l.Close(), engine.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return spec
+}
+
+// engines that this machine can run, each in a subtest that names it.
+func engines(t *testing.T, test func(*testing.T, func() link.Engine)) {
+	t.Run("wire", func(t *testing.T) {
+		need.NetNS(t)
+		test(t, func() link.Engine {
+			e, err := wire.New(wire.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return e
+		})
+	})
+	t.Run("netem", func(t *testing.T) {
+		need.Qdisc(t, "netem")
+		test(t, func() link.Engine { return netem.New() })
+	})
+}
+
+func log(t *testing.T, r Report) {
+	t.Helper()
+	for i, d := range r.Directions {
+		t.Logf("direction %d: delay %v: %s", i, d.Delay.Verdict, d.Delay.Detail)
+		t.Logf("direction %d: rate %v: %s", i, d.Rate.Verdict, d.Rate.Detail)
+		t.Logf("direction %d: loss %v: %s", i, d.Loss.Verdict, d.Loss.Detail)
+	}
+	t.Logf("%d attempts in %v", r.Attempts, r.Took.Round(time.Millisecond))
+}
+
+func TestRightLinksPass(t *testing.T) {
+	engines(t, func(t *testing.T, engine func() link.Engine) {
+		for name, shapes := range map[string][2]link.Shape{
+			"handshake":  {{Delay: 10 * ms, Rate: 100e6}, {Delay: 10 * ms, Rate: 100e6}},
+			"unlike":     {{Delay: 5 * ms, Rate: 10e6}, {Delay: 30 * ms, Rate: 2e6}},
+			"lossy":      {{Delay: 2 * ms, Loss: 0.1}, {Delay: 2 * ms, Loss: 0.2, Rate: 20e6}},
+			"delay only": {{Delay: 20 * ms}, {Delay: 20 * ms}},
+			"slow":       {{Rate: 256e3}, {Rate: 1e6}},
+		} {
+			t.Run(name, func(t *testing.T) {
+				spec := stand(t, engine(), shapes)
+				report, err := Link(t.Context(), spec, Options{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				log(t, report)
+				if report.Verdict() != Passed {
+					t.Errorf("a link that is right is %v", report.Verdict())
+				}
+				if report.Took > 1300*ms {
+					t.Errorf("took %v", report.Took)
+				}
+			})
+		}
+	})
+}
+
+// Each quantity that is not what was asked is found, on a link made with one
+// shape and verified against another.
+func TestWrongLinksFail(t *testing.T) {
+	asked := link.Shape{Delay: 10 * ms, Rate: 50e6, Queue: link.Queue{Packets: 200}}
+	engines(t, func(t *testing.T, engine func() link.Engine) {
+		for name, change := range map[string]func(*link.Shape){
+			"delay 2 ms longer":  func(s *link.Shape) { s.Delay += 2 * ms },
+			"delay 2 ms shorter": func(s *link.Shape) { s.Delay -= 2 * ms },
+			"rate 10% lower":     func(s *link.Shape) { s.Rate = 45e6 },
+			"rate 10% higher":    func(s *link.Shape) { s.Rate = 55e6 },
+			"rate 10 times":      func(s *link.Shape) { s.Rate = 500e6 },
+			"rate one hundredth": func(s *link.Shape) { s.Rate = 500e3 },
+			"5% loss":            func(s *link.Shape) { s.Loss = 0.05 },
+		} {
+			t.Run(name, func(t *testing.T) {
+				wrong := asked
+				change(&wrong)
+				spec := stand(t, engine(), [2]link.Shape{asked, wrong})
+				spec.Directions[1].Shape = asked
+				report, err := Link(t.Context(), spec, Options{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				log(t, report)
+				if got := report.Directions[1].Verdict(); got != Failed {
+					t.Errorf("the direction that is wrong is %v", got)
+				}
+				if got := report.Directions[0].Verdict(); got != Passed {
+					t.Errorf("the direction that is right is %v", got)
+				}
+			})
+		}
+	})
+}
+
+func TestUnshapedLink(t *testing.T) {
+	need.NetNS(t)
+	spec := stand(t, veth.Engine{}, [2]link.Shape{})
+	report, err := Link(t.Context(), spec, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log(t, report)
+	if report.Verdict() != Passed {
+		t.Errorf("a bare veth that was asked for is %v", report.Verdict())
+	}
+	spec.Directions[0].Shape.Delay = 10 * ms
+	report, err = Link(t.Context(), spec, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := report.Directions[0].Delay.Verdict; got != Failed {
+		t.Errorf("a delay of 10 ms on a bare veth is %v", got)
+	}
+}
+
+// A switch's port belongs to a bridge, which takes its frames before anyone
+// without a claim to all of them.
+func TestPortOfABridge(t *testing.T) {
+	need.NetNS(t)
+	spec := stand(t, veth.Engine{}, [2]link.Shape{})
+	err := spec.Ends[1].Node.Do(func() error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = "switch"
+		bridge := &netlink.Bridge{LinkAttrs: attrs}
+		if err := netlink.LinkAdd(bridge); err != nil {
+			return err
+		}
+		port, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		return errors.Join(netlink.LinkSetMaster(port, bridge), netlink.LinkSetUp(bridge))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, err := Link(t.Context(), spec, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log(t, report)
+	if report.Verdict() != Passed {
+		t.Errorf("a bare veth into a bridge is %v", report.Verdict())
+	}
+}
+
+func TestLinksTogether(t *testing.T) {
+	engines(t, func(t *testing.T, engine func() link.Engine) {
+		var specs []link.Spec
+		for range 6 {
+			specs = append(specs, stand(t, engine(), [2]link.Shape{{Delay: 10 * ms, Rate: 20e6}, {Delay: 10 * ms, Rate: 20e6}}))
+		}
+		reports, err := Links(t.Context(), specs, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, report := range reports {
+			if report.Verdict() != Passed {
+				log(t, report)
+				t.Errorf("a link that is right is %v", report.Verdict())
+			}
+		}
+	})
+}
+
+func TestCancelledVerificationEnds(t *testing.T) {
+	need.NetNS(t)
+	spec := stand(t, veth.Engine{}, [2]link.Shape{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	begin := time.Now()
+	if _, err := Link(ctx, spec, Options{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v, want that it was cancelled", err)
+	}
+	if took := time.Since(begin); took > time.Second {
+		t.Errorf("took %v to end", took)
+	}
+}
