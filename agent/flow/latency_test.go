@@ -1,0 +1,62 @@
+package flow
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
+)
+
+func TestSummary(t *testing.T) {
+	ms := func(n float64) *durationpb.Duration {
+		return durationpb.New(time.Duration(n * float64(time.Millisecond)))
+	}
+	for name, test := range map[string]struct {
+		ms   []float64
+		want *tcplabv1.LatencySummary
+	}{
+		"none":  {nil, &tcplabv1.LatencySummary{Min: ms(0), Mean: ms(0), P50: ms(0), P90: ms(0), P99: ms(0), Max: ms(0)}},
+		"one":   {[]float64{7}, &tcplabv1.LatencySummary{Count: 1, Min: ms(7), Mean: ms(7), P50: ms(7), P90: ms(7), P99: ms(7), Max: ms(7)}},
+		"two":   {[]float64{3, 1}, &tcplabv1.LatencySummary{Count: 2, Min: ms(1), Mean: ms(2), P50: ms(1), P90: ms(3), P99: ms(3), Max: ms(3)}},
+		"three": {[]float64{9, 1, 2}, &tcplabv1.LatencySummary{Count: 3, Min: ms(1), Mean: ms(4), P50: ms(2), P90: ms(9), P99: ms(9), Max: ms(9)}},
+		"below a microsecond": {[]float64{0.0001, 0.0003}, &tcplabv1.LatencySummary{
+			Count: 2, Min: ms(0.0001), Mean: ms(0.0002), P50: ms(0.0001), P90: ms(0.0003), P99: ms(0.0003), Max: ms(0.0003)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var l latencies
+			for _, d := range test.ms {
+				l.add(ms(d).AsDuration())
+			}
+			if diff := cmp.Diff(test.want, l.summary(), protocmp.Transform()); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// Beyond exactLimit percentiles come from the histogram, with three digits.
+func TestSummaryOfMany(t *testing.T) {
+	const count = exactLimit + 100_000
+	var l latencies
+	for _, i := range rand.New(rand.NewPCG(1, 2)).Perm(count) {
+		l.add(time.Duration(i+1) * time.Microsecond)
+	}
+	s := l.summary()
+	if s.GetCount() != count || s.GetMin().AsDuration() != time.Microsecond || s.GetMax().AsDuration() != count*time.Microsecond ||
+		s.GetMean().AsDuration() != (count+1)*time.Microsecond/2 {
+		t.Errorf("what is exact: %v", s)
+	}
+	for _, p := range []struct {
+		got  *durationpb.Duration
+		want time.Duration
+	}{{s.GetP50(), count / 2 * time.Microsecond}, {s.GetP90(), count / 10 * 9 * time.Microsecond}, {s.GetP99(), count / 100 * 99 * time.Microsecond}} {
+		if off := (p.got.AsDuration() - p.want).Abs(); off > p.want/1000 {
+			t.Errorf("%s, not %s", p.got.AsDuration(), p.want)
+		}
+	}
+}
