@@ -15,6 +15,13 @@ import (
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
 
+// Bounds of an expression: its length, which the contract bounds likewise, in
+// characters, and how deeply it may be nested.
+const (
+	maxLength = 4096
+	maxDepth  = 100
+)
+
 // reach says which names an expression may use.
 type reach int
 
@@ -74,8 +81,8 @@ func newEnvironment(lab *tcplabv1.Lab, r reach) (*environment, error) {
 	options := []cel.EnvOption{
 		cel.CustomTypeProvider(env.schema),
 		cel.CustomTypeAdapter(adapter{registry}),
-		cel.ParserExpressionSizeLimit(4096),
-		cel.ExpressionNodeLimit(1000),
+		cel.ParserExpressionSizeLimit(maxLength),
+		cel.ParserRecursionLimit(maxDepth),
 		kernelOption(),
 	}
 	options = append(options, operatorOptions()...)

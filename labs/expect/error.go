@@ -29,6 +29,8 @@ func syntaxError(src string, issues *cel.Issues) *Error {
 	offset := offsetOf(src, first.Location.Line(), first.Location.Column())
 	message := first.Message
 	switch {
+	case strings.Contains(message, "limit") || strings.Contains(message, "max recursion"):
+		offset, message = 0, "the expression is too long or nested too deeply"
 	case offset >= len(src) || strings.Contains(message, "'<EOF>'"):
 		offset, message = len(src), "the expression ends too early"
 	case strings.Contains(message, "token recognition error"):

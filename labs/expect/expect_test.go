@@ -179,6 +179,8 @@ func TestCompileErrors(t *testing.T) {
 		{"measure", "rtt ^+ congestion", "+ cannot be applied to (a number, a text)"},
 		{"measure", "no_delay ^* 2", "* cannot be applied to (a condition (true or false), a number)"},
 		{"measure", "rtt +^", "the expression ends too early"},
+		{"measure", "^" + strings.Repeat("(", 200) + "1" + strings.Repeat(")", 200), "too long or nested too deeply"},
+		{"measure", "^1" + strings.Repeat(" + 1", 1100), "too long or nested too deeply"},
 		{"measure", "rtt ^rtt", `"rtt" does not belong here`},
 		{"measure", "rtt ^# 2", `'#' does not belong here`},
 		{"measure", "^cel(2)", "unknown function cel (did you mean ceil?)"},
