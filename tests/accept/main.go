@@ -25,7 +25,20 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	status, err := accept(ctx, os.Args[1:], os.Stdout, os.Stderr, areas())
+	status, err := 0, error(nil)
+	switch {
+	case len(os.Args) > 2 && os.Args[1] == deprivedArgument:
+		err = insideDeprived(os.Args[2], os.Args[3:])
+		status = 1
+	case len(os.Args) == 5 && os.Args[1] == insideArgument:
+		var figure string
+		if figure, err = insideKilled(ctx, os.Args[2], os.Args[3], os.Args[4]); err != nil {
+			status = 1
+		}
+		fmt.Println(figure)
+	default:
+		status, err = accept(ctx, os.Args[1:], os.Stdout, os.Stderr, areas())
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "accept:", err)

@@ -1,0 +1,99 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
+)
+
+// dryRun prints what a run would do. It touches neither the state directory
+// nor the network: its lab stands on a folder that goes again.
+func (a *app) dryRun(ctx context.Context, f *runFlags, request *tcplabv1.PlanRunRequest) error {
+	dir, err := os.MkdirTemp("", "tcplab-plan-")
+	if err != nil {
+		return fmt.Errorf("make a folder to plan in: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	lab, err := a.openEmbedded(ctx, embeddedOptions{drive: true, stateDir: dir})
+	if err != nil {
+		return err
+	}
+	response, err := lab.runs.PlanRun(ctx, request)
+	var host *tcplabv1.GetHostResponse
+	if err == nil {
+		host, err = lab.agent.GetHost(ctx, &tcplabv1.GetHostRequest{})
+	}
+	if closeErr := lab.close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return err
+	}
+	plan := response.GetPlan()
+	if f.output == formatJSON {
+		return printMessage(a.Out, plan)
+	}
+	return a.printPlan(plan, host.GetHost(), request.GetOptions().GetEngine())
+}
+
+func (a *app) printPlan(plan *tcplabv1.RunPlan, host *tcplabv1.Host, asked tcplabv1.Engine) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %s\n\n", plan.GetLab(), plan.GetTitle())
+	lab := plan.GetPoints()[0].GetLab()
+	b.WriteString("Topology\n")
+	for _, node := range lab.GetNodes() {
+		fmt.Fprintf(&b, "  %s (%s)\n", node.GetName(), kindWord(node.GetKind()))
+	}
+	for _, l := range lab.GetLinks() {
+		fmt.Fprintf(&b, "  %s ── %s\n", l.GetA().GetNode(), l.GetB().GetNode())
+		fmt.Fprintf(&b, "    → %s\n    ← %s\n", shapeText(l.GetForward().GetShape()), shapeText(l.GetBackward().GetShape()))
+	}
+	if len(plan.GetPoints()) > 1 {
+		b.WriteString("  (shapes as at the first parameter point)\n")
+	}
+	engine := engineWord(asked) + ", as asked"
+	if asked == tcplabv1.Engine_ENGINE_AUTO {
+		engine = engineWord(host.GetAutoEngine()) + ": " + host.GetAutoEngineReason()
+	}
+	fmt.Fprintf(&b, "\nEngine\n  %s\n\nTrials\n", engine)
+	names := paramNames(pointsOf(plan.GetPoints()))
+	for _, p := range plan.GetPoints() {
+		var values []string
+		for _, name := range names {
+			values = append(values, name+"="+param(p.GetLab().GetPoint()[name]))
+		}
+		fmt.Fprintf(&b, "  %d × %s  about %s each\n", plan.GetRepeat(), strings.Join(values, " "), roughly(p.GetEstimate().AsDuration()))
+	}
+	fmt.Fprintf(&b, "\n%s, about %s\n", plural(int(plan.GetTrialsCount()), "trial"), roughly(plan.GetEstimate().AsDuration()))
+	_, err := fmt.Fprint(a.Out, b.String())
+	return err
+}
+
+// shapeText says what a shape does in a line.
+func shapeText(s *tcplabv1.Shape) string {
+	var parts []string
+	if s.GetRateBps() > 0 {
+		parts = append(parts, quantity(s.GetRateBps(), "bit/s"))
+	}
+	if s.GetDelay().AsDuration() > 0 {
+		parts = append(parts, "delay "+seconds(s.GetDelay()))
+	}
+	if s.GetLoss() > 0 {
+		parts = append(parts, "loss "+quantity(s.GetLoss()*100, "%"))
+	}
+	switch q := s.GetQueue().GetLimit().(type) {
+	case *tcplabv1.Queue_Packets:
+		parts = append(parts, fmt.Sprintf("queue %d packets", q.Packets))
+	case *tcplabv1.Queue_Bytes:
+		parts = append(parts, "queue "+quantity(float64(q.Bytes), "B"))
+	case *tcplabv1.Queue_Time:
+		parts = append(parts, "queue "+seconds(q.Time))
+	}
+	if len(parts) == 0 {
+		return "as it is"
+	}
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,135 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/tcplab/tcplab/agent"
+	"github.com/tcplab/tcplab/controller"
+	"github.com/tcplab/tcplab/controller/store"
+	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
+)
+
+// pipeSize is the buffer of a connection within the process, in bytes.
+const pipeSize = 1 << 20
+
+// socketName is the controller's socket in the state directory, by which other
+// commands of the same user reach the run under way.
+const socketName = "controller.sock"
+
+// embeddedOptions say what a command needs of the embedded lab.
+type embeddedOptions struct {
+	// drive: runs will be made here, so the state directory is waited for, up
+	// to wait. Without it, a process that drives already is asked instead.
+	drive bool
+	wait  time.Duration
+	// stateDir replaces the user's.
+	stateDir string
+}
+
+// embedded is a controller and an agent in this process, speaking the gRPC
+// that they would speak between machines; or a connection to the process that
+// has them.
+type embedded struct {
+	runs  tcplabv1.RunServiceClient
+	agent tcplabv1.AgentServiceClient // nil where another process drives
+	close func() error                // ends all of it; call once
+}
+
+func (a *app) openEmbedded(ctx context.Context, o embeddedOptions) (*embedded, error) {
+	dir := o.stateDir
+	if dir == "" {
+		var err error
+		if dir, err = a.stateDirectory(); err != nil {
+			return nil, err
+		}
+	}
+	options := store.Options{Log: a.log.With("part", "store")}
+	if o.drive {
+		options.Wait = o.wait
+		options.Waiting = func(holder store.Holder) {
+			a.printf("waiting for %s; Ctrl-C gives up\n", holder)
+		}
+	}
+	st, err := store.Open(ctx, dir, options)
+	if errors.Is(err, store.ErrLocked) && !o.drive {
+		return dialSocket(ctx, dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	lab, err := a.serve(dir, st)
+	if err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
+	return lab, nil
+}
+
+// serve starts agent and controller over an open store, which they own from
+// then on.
+func (a *app) serve(dir string, st *store.Store) (*embedded, error) {
+	socket, err := listenSocket(dir)
+	if err != nil {
+		return nil, err
+	}
+	agentPipe, controllerPipe := bufconn.Listen(pipeSize), bufconn.Listen(pipeSize)
+	agentConn, err := dialPipe(agentPipe)
+	if err != nil {
+		return nil, errors.Join(err, socket.Close())
+	}
+	controllerConn, err := dialPipe(controllerPipe)
+	if err != nil {
+		return nil, errors.Join(err, agentConn.Close(), socket.Close())
+	}
+	hostName, err := os.Hostname()
+	if err != nil {
+		hostName = "localhost"
+	}
+	agentClient := tcplabv1.NewAgentServiceClient(agentConn)
+
+	// The controller ends before the agent that it commands.
+	controllerCtx, stopController := context.WithCancel(context.Background())
+	agentCtx, stopAgent := context.WithCancel(context.Background())
+	var controllerGroup, agentGroup errgroup.Group
+	agentGroup.Go(func() error {
+		return agent.Run(agentCtx, agent.Config{
+			SpoolDir: filepath.Join(dir, "spool"), HostName: hostName, Version: version(), Log: a.log.With("part", "agent"),
+		}, agentPipe)
+	})
+	controllerGroup.Go(func() error {
+		return controller.Run(controllerCtx, controller.Config{
+			Store: st, Agent: agentClient, Log: a.log.With("part", "controller"),
+		}, controllerPipe, socket)
+	})
+	return &embedded{
+		runs:  tcplabv1.NewRunServiceClient(controllerConn),
+		agent: agentClient,
+		close: func() error {
+			stopController()
+			err := controllerGroup.Wait()
+			stopAgent()
+			return errors.Join(err, agentGroup.Wait(), controllerConn.Close(), agentConn.Close(), st.Close())
+		},
+	}, nil
+}
+
+// dialPipe connects to a listener within the process.
+func dialPipe(pipe *bufconn.Listener) (*grpc.ClientConn, error) {
+	conn, err := grpc.NewClient("passthrough:///embedded",
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return pipe.DialContext(ctx) }),
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, fmt.Errorf("connect within the process: %w", err)
+	}
+	return conn, nil
+}

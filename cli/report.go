@@ -1,0 +1,151 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"charm.land/lipgloss/v2"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
+)
+
+// printReport prints what a run found.
+func (a *app) printReport(r *tcplabv1.RunReport, f format) error {
+	if f == formatJSON {
+		return printMessage(a.Out, r)
+	}
+	if err := a.printExpectations(r); err != nil {
+		return err
+	}
+	if err := a.printLinks(r); err != nil {
+		return err
+	}
+	return a.printVerdict(r)
+}
+
+func (a *app) printExpectations(r *tcplabv1.RunReport) error {
+	if len(r.GetExpectations()) == 0 {
+		return nil
+	}
+	var points []map[string]*structpb.Value
+	for _, e := range r.GetExpectations() {
+		points = append(points, e.GetPoint())
+	}
+	names := varying(paramNames(points), points)
+	header := append(append([]string{}, names...), "expectation", "measured", "predicted", "permitted", "verdict")
+	for i := range header {
+		header[i] = strings.ToUpper(header[i])
+	}
+	var rows [][]string
+	for _, e := range r.GetExpectations() {
+		var row []string
+		for _, name := range names {
+			row = append(row, param(e.GetPoint()[name]))
+		}
+		permitted := ""
+		if e.GetPermitted() > 0 {
+			permitted = "± " + quantity(e.GetPermitted(), e.GetUnit())
+		}
+		rows = append(rows, append(row, e.GetName(), quantity(e.GetMeasured(), e.GetUnit()),
+			quantity(e.GetPredicted(), e.GetUnit()), permitted, a.verdict(e.GetVerdict())))
+	}
+	if err := printTable(a.Out, "", header, rows); err != nil {
+		return err
+	}
+	var details []string
+	for _, e := range r.GetExpectations() {
+		if e.GetVerdict() != tcplabv1.Verdict_VERDICT_PASSED && e.GetDetail() != "" {
+			details = append(details, fmt.Sprintf("  %s: %s\n", e.GetName(), e.GetDetail()))
+		}
+	}
+	_, err := fmt.Fprint(a.Out, strings.Join(details, ""), "\n")
+	return err
+}
+
+// printLinks prints each direction of each link once, from the first trial
+// that has it at each distinct shape.
+func (a *app) printLinks(r *tcplabv1.RunReport) error {
+	seen := map[string]bool{}
+	var rows [][]string
+	for _, trial := range r.GetTrials() {
+		for _, l := range trial.GetLinks() {
+			arrow := "→"
+			if l.GetDirection() == tcplabv1.LinkDirection_LINK_DIRECTION_BACKWARD {
+				arrow = "←"
+			}
+			spec, measured := l.GetSpec(), l.GetMeasured()
+			key := l.GetName() + arrow + spec.String()
+			if seen[key] && l.GetVerdict() != tcplabv1.LinkVerdict_LINK_VERDICT_FAILED {
+				continue
+			}
+			seen[key] = true
+			rate := "unlimited"
+			if spec.GetRateBps() > 0 {
+				rate = beside(quantity(spec.GetRateBps(), "bit/s"), measured.GetRateBps() > 0, quantity(measured.GetRateBps(), "bit/s"))
+			}
+			rows = append(rows, []string{
+				l.GetName() + " " + arrow, engineWord(l.GetEngine()),
+				beside(seconds(spec.GetDelay()), measured != nil, seconds(measured.GetDelay())),
+				rate,
+				beside(quantity(spec.GetLoss()*100, "%"), measured != nil, quantity(measured.GetLoss()*100, "%")),
+				linkWord(l.GetVerdict()),
+			})
+		}
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	if err := printTable(a.Out, "", []string{"LINK", "ENGINE", "DELAY", "RATE", "LOSS", "PROOF"}, rows); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(a.Out)
+	return err
+}
+
+// beside sets the measured text behind the asked one.
+func beside(asked string, measured bool, text string) string {
+	if !measured {
+		return asked
+	}
+	return asked + " (" + text + ")"
+}
+
+func (a *app) printVerdict(r *tcplabv1.RunReport) error {
+	held := 0
+	for _, e := range r.GetExpectations() {
+		if e.GetVerdict() == tcplabv1.Verdict_VERDICT_PASSED {
+			held++
+		}
+	}
+	line := fmt.Sprintf("%s %s", r.GetId(), a.verdict(r.GetVerdict()))
+	if r.GetState() != tcplabv1.RunState_RUN_STATE_SUCCEEDED {
+		line = fmt.Sprintf("%s %s", r.GetId(), stateWord(r.GetState()))
+	}
+	line += fmt.Sprintf(": %d of %d expectations hold; %s in %s", held, len(r.GetExpectations()),
+		plural(len(r.GetTrials()), "trial"), seconds(r.GetElapsed()))
+	if r.GetKernel() != "" {
+		line += "; Linux " + r.GetKernel()
+	}
+	_, err := fmt.Fprintf(a.Out, "%s; seed %d\n", line, r.GetSeed())
+	return err
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// verdict is the verdict's word, in its colour.
+func (a *app) verdict(v tcplabv1.Verdict) string {
+	style := lipgloss.NewStyle().Bold(true)
+	switch v {
+	case tcplabv1.Verdict_VERDICT_PASSED:
+		style = style.Foreground(lipgloss.Green)
+	case tcplabv1.Verdict_VERDICT_FAILED:
+		style = style.Foreground(lipgloss.Red)
+	}
+	return a.style(style, verdictWord(v))
+}

@@ -1,0 +1,302 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/tcplab/tcplab/labs"
+	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
+)
+
+// stopWithin bounds how long a run may take to stop once it was told to.
+const stopWithin = 900 * time.Millisecond
+
+type runFlags struct {
+	set     []string
+	repeat  uint32
+	engine  string
+	seed    uint64
+	timeout time.Duration
+	labels  []string
+	wait    time.Duration
+	dryRun  bool
+	keep    bool
+	output  format
+}
+
+func (a *app) runCommand() *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "run LAB|FILE",
+		Short: "Build a lab, measure it, and judge it against its predictions",
+		Long: `Run builds the lab's nodes and links, proves that each link does what the lab
+says, runs the experiments at each parameter point, and prints what was
+measured beside what was predicted. Nothing is left behind, however it ends.
+
+LAB is the name of a lab that is built in (tcplab lab list); FILE is a lab file,
+recognised by a slash, a dot or "-" for standard input.
+
+Exit status: 0 all expectations hold; 1 one does not; 2 wrong usage or lab;
+3 this host cannot run it; 4 a trial could not be carried out, or a link was
+not what it should be; 130 interrupted.`,
+		Example: `  tcplab run handshake
+  tcplab run nagle --set rtt=1ms,20ms --repeat 3
+  tcplab run ./mine.yaml --dry-run
+  tcplab run slow-start -o json | jq .verdict`,
+		Args: exactArgs("the name of a lab or a lab file"),
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return labNames(), cobra.ShellCompDirectiveDefault
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.run(cmd.Context(), args[0], &f)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringArrayVar(&f.set, "set", nil, "`name=value[,value…]` of a parameter; several values are swept")
+	flags.Uint32Var(&f.repeat, "repeat", 0, "repetitions of each parameter point (default: as the lab says)")
+	flags.StringVar(&f.engine, "engine", "auto", "what shapes the links: auto, netem or wire")
+	flags.Uint64Var(&f.seed, "seed", 0, "seed of everything random (default: drawn, and printed in the report)")
+	flags.DurationVar(&f.timeout, "timeout", 0, "stop the run and fail after this long (default: one that the plan cannot reach)")
+	flags.StringArrayVar(&f.labels, "label", nil, "`name=value` to find the run by")
+	flags.DurationVar(&f.wait, "wait", time.Hour, "how long to wait for another run on this host to end; 0 fails at once")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "print the plan, the topology and the time needed, and do nothing")
+	flags.BoolVar(&f.keep, "keep", false, "after a failure, hold the nodes to look around until interrupted")
+	outputFlag(cmd, &f.output)
+	_ = cmd.RegisterFlagCompletionFunc("engine", cobra.FixedCompletions([]string{"auto", "netem", "wire"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func (a *app) run(ctx context.Context, arg string, f *runFlags) error {
+	source, err := a.labSource(arg)
+	if err != nil {
+		return err
+	}
+	overrides, err := parseOverrides(f.set)
+	if err != nil {
+		return err
+	}
+	options, err := f.options()
+	if err != nil {
+		return err
+	}
+	// A mistake is told before waiting for a turn or asking for privilege.
+	file, err := labs.Parse(source)
+	if err != nil {
+		return err
+	}
+	if _, err := file.Expand(overrides); err != nil {
+		return err
+	}
+	sent := &tcplabv1.LabSource{Content: source.Content, FileName: source.Name}
+	params := make([]*tcplabv1.ParamOverride, len(overrides))
+	for i, o := range overrides {
+		params[i] = &tcplabv1.ParamOverride{Name: o.Name, Values: o.Values}
+	}
+	if f.dryRun {
+		return a.dryRun(ctx, f, &tcplabv1.PlanRunRequest{
+			LabSource: &tcplabv1.PlanRunRequest_Source{Source: sent}, Overrides: params, Options: options,
+		})
+	}
+	if status, entered, err := a.enterUserNamespace(); entered || err != nil {
+		if err == nil && status != 0 {
+			err = &statusError{status: status}
+		}
+		return err
+	}
+
+	// Signals end the wait for a turn here, and the run below.
+	waiting, stopWaiting := context.WithCancel(ctx)
+	defer stopWaiting()
+	interrupted := make(chan struct{})
+	go func() {
+		select {
+		case <-a.Signals:
+			close(interrupted)
+			stopWaiting()
+		case <-ctx.Done():
+		}
+	}()
+	lab, err := a.openEmbedded(waiting, embeddedOptions{drive: true, wait: f.wait})
+	if err != nil {
+		if isClosed(interrupted) {
+			return errInterrupted
+		}
+		return err
+	}
+	created, err := lab.runs.CreateRun(ctx, &tcplabv1.CreateRunRequest{
+		LabSource: &tcplabv1.CreateRunRequest_Source{Source: sent}, Overrides: params, Options: options,
+	})
+	if err != nil {
+		return errors.Join(err, lab.close())
+	}
+	report, run, err := a.follow(ctx, lab.runs, created.GetRun(), interrupted)
+	if closeErr := lab.close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return err
+	}
+	if err := a.printReport(report, f.output); err != nil {
+		return err
+	}
+	if status := runStatus(run); status != exitOK {
+		return &statusError{status: status, message: run.GetFailure()}
+	}
+	return nil
+}
+
+// follow shows a run's progress to its end, and then reads what it found. An
+// interrupt cancels the run and waits until that is stored.
+func (a *app) follow(ctx context.Context, runs tcplabv1.RunServiceClient, run *tcplabv1.Run, interrupted <-chan struct{}) (*tcplabv1.RunReport, *tcplabv1.Run, error) {
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	cancelled := make(chan error, 1)
+	go func() {
+		select {
+		case <-watching.Done():
+			return
+		case <-interrupted:
+		}
+		_, err := runs.CancelRun(watching, &tcplabv1.CancelRunRequest{RunId: run.GetId()})
+		cancelled <- err
+		select {
+		case <-watching.Done():
+		case <-time.After(stopWithin):
+			stop()
+		}
+	}()
+	stream, err := runs.WatchRun(watching, &tcplabv1.WatchRunRequest{RunId: run.GetId()})
+	if err != nil {
+		return nil, nil, err
+	}
+	progress := a.newProgress(run)
+	defer progress.close()
+	for {
+		response, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			if isClosed(interrupted) {
+				return nil, nil, errInterrupted
+			}
+			return nil, nil, fmt.Errorf("watch run %s: %w", run.GetId(), err)
+		}
+		if changed := response.GetEvent().GetRun(); changed != nil {
+			run = changed
+		}
+		progress.show(response.GetEvent())
+	}
+	progress.close()
+	select {
+	case err := <-cancelled:
+		if err != nil {
+			a.log.Warn("cancel", "run", run.GetId(), "error", err)
+		}
+	default:
+	}
+	report, err := runs.GetRunReport(ctx, &tcplabv1.GetRunReportRequest{RunId: run.GetId()})
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the report of run %s: %w", run.GetId(), err)
+	}
+	return report.GetReport(), run, nil
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// labSource reads a lab file, or finds a lab that is built in.
+func (a *app) labSource(arg string) (labs.Source, error) {
+	if arg == "-" {
+		content, err := io.ReadAll(io.LimitReader(a.In, labs.MaxFileSize+1))
+		if err != nil {
+			return labs.Source{}, fmt.Errorf("read standard input: %w", err)
+		}
+		return labs.Source{Name: "standard input", Content: content}, nil
+	}
+	if !strings.ContainsRune(arg, filepath.Separator) && !strings.Contains(arg, ".") {
+		source, err := labs.Load(arg)
+		if err != nil {
+			return labs.Source{}, usageError("%v; `tcplab lab list` lists them, and a file is named with its folder or ending (./%s.yaml)", err, arg)
+		}
+		return source, nil
+	}
+	file, err := os.Open(arg)
+	if err != nil {
+		return labs.Source{}, usageError("read the lab file: %v", err)
+	}
+	defer file.Close()
+	// One byte more than is allowed, so that the parser can refuse it by its size.
+	content, err := io.ReadAll(io.LimitReader(file, labs.MaxFileSize+1))
+	if err != nil {
+		return labs.Source{}, usageError("read the lab file: %v", err)
+	}
+	return labs.Source{Name: arg, Content: content}, nil
+}
+
+func parseOverrides(set []string) ([]labs.Override, error) {
+	var overrides []labs.Override
+	for _, s := range set {
+		name, values, ok := strings.Cut(s, "=")
+		if !ok || name == "" || values == "" {
+			return nil, usageError("--set %q: want name=value or name=value,value", s)
+		}
+		overrides = append(overrides, labs.Override{Name: name, Values: strings.Split(values, ",")})
+	}
+	return overrides, nil
+}
+
+// maxRepeat is RunOptions.repeat's upper bound.
+const maxRepeat = 1000
+
+func (f *runFlags) options() (*tcplabv1.RunOptions, error) {
+	options := &tcplabv1.RunOptions{Repeat: f.repeat, Seed: f.seed, Keep: f.keep}
+	switch f.engine {
+	case "auto":
+		options.Engine = tcplabv1.Engine_ENGINE_AUTO
+	case "netem":
+		options.Engine = tcplabv1.Engine_ENGINE_NETEM
+	case "wire":
+		options.Engine = tcplabv1.Engine_ENGINE_WIRE
+	default:
+		return nil, usageError("--engine %q: want auto, netem or wire", f.engine)
+	}
+	if f.repeat > maxRepeat {
+		return nil, usageError("--repeat %d: want at most %d", f.repeat, maxRepeat)
+	}
+	if f.timeout < 0 {
+		return nil, usageError("--timeout %v: want a time above 0", f.timeout)
+	}
+	if f.wait < 0 {
+		return nil, usageError("--wait %v: want 0 or more", f.wait)
+	}
+	if f.timeout > 0 {
+		options.Timeout = durationpb.New(f.timeout)
+	}
+	for _, label := range f.labels {
+		name, value, ok := strings.Cut(label, "=")
+		if !ok || name == "" {
+			return nil, usageError("--label %q: want name=value", label)
+		}
+		if options.Labels == nil {
+			options.Labels = map[string]string{}
+		}
+		options.Labels[name] = value
+	}
+	return options, nil
+}
