@@ -74,8 +74,8 @@ func TestCancelledFlowLeavesNothing(t *testing.T) {
 				t.Errorf("measured so far: %v", r)
 			}
 			for _, end := range []*tcplabv1.FlowEnd{r.GetClient(), r.GetServer()} {
-				if end.GetTcpInfo().GetState() != observe.StateEstablished {
-					t.Errorf("%s: last state %d, not that before the end", end.GetNode(), end.GetTcpInfo().GetState())
+				if info := end.GetTcpInfo(); info.GetBytesAcked()+info.GetBytesReceived() < 100_000 {
+					t.Errorf("%s: the last TCP_INFO is not that of the connection: %v", end.GetNode(), info)
 				}
 			}
 			noSockets(t, cfg)
@@ -83,7 +83,8 @@ func TestCancelledFlowLeavesNothing(t *testing.T) {
 	}
 }
 
-// noSockets checks that no TCP socket is left in the nodes, whatever its state.
+// noSockets checks that no TCP socket is left in the nodes. TIME_WAIT, which has
+// nothing to send and holds no namespace, does not count.
 func noSockets(t *testing.T, cfg Config) {
 	t.Helper()
 	for _, end := range []End{cfg.Client, cfg.Server} {
@@ -91,8 +92,8 @@ func noSockets(t *testing.T, cfg Config) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n, tw := counters["SockstatTCPInuse"], counters["SockstatTCPTw"]; n != 0 || tw != 0 {
-			t.Errorf("%s: %d sockets in use and %d in TIME_WAIT", end.Node, n, tw)
+		if n := counters["SockstatTCPInuse"]; n != 0 {
+			t.Errorf("%s: %d sockets in use", end.Node, n)
 		}
 	}
 }
@@ -210,7 +211,7 @@ func TestFirstFailureIsReported(t *testing.T) {
 	leakless(t)
 	cfg := nodes(t, false)
 	f := listening(t, bulkBytes(1), cfg)
-	f.server.listener.interrupt() // the port is closed: the client is refused
+	f.server.listener.interrupt(unix.SHUT_RD) // the port is closed: the client is refused
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	if r := f.Run(ctx); r.GetError() == "" || ctx.Err() != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,14 +20,18 @@ import (
 // makes the calls that wait and closes it; any other may interrupt it and read
 // its state at any time.
 type socket struct {
-	fd int
+	fd      int
+	stopped atomic.Bool // interrupted: the owner is to make no further call
 
 	mu   sync.Mutex
 	open bool         // fd is this socket's and nobody else's
 	last observe.Info // before it was interrupted; its state is 0 until then
 }
 
-var errSocketClosed = errors.New("the socket is closed")
+var (
+	errSocketClosed = errors.New("the socket is closed")
+	errStopped      = errors.New("the socket was interrupted")
+)
 
 // open makes a socket in the namespace of the end, with the lab's options, bound to
 // the end's address and a port of the kernel's choice.
@@ -72,10 +77,14 @@ func (s *socket) guard(ctx context.Context) (release func()) {
 			return
 		case <-ctx.Done():
 		}
-		// A shutdown between the owner's look at ctx and its connect(2) wakes
-		// nobody, so it is repeated until the owner has noticed.
+		// Shutting down the reading side wakes all but a write and sends no FIN,
+		// which the peer would take for an orderly end: it is to see the reset of
+		// close. What is left after that is a write, or a connect(2) that came
+		// after the shutdown meant for it.
+		how := unix.SHUT_RD
 		for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
-			s.interrupt()
+			s.interrupt(how)
+			how = unix.SHUT_RDWR
 			select {
 			case <-done:
 				return
@@ -89,21 +98,22 @@ func (s *socket) guard(ctx context.Context) (release func()) {
 	}
 }
 
-// interrupt wakes every call that waits on the socket, connect and accept
-// among them.
-func (s *socket) interrupt() {
+// interrupt shuts the socket down, which wakes calls that wait on it: with
+// SHUT_RD reads, accept and connect, with SHUT_RDWR writes too.
+func (s *socket) interrupt(how int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.open {
 		return
 	}
+	s.stopped.Store(true)
 	if s.last.State == 0 {
 		if info, err := observe.ReadInfo(s.fd); err == nil {
 			s.last = info
 		}
 	}
 	// An error says that there is no connection to shut down any more.
-	_ = unix.Shutdown(s.fd, unix.SHUT_RDWR)
+	_ = unix.Shutdown(s.fd, how)
 }
 
 // info is TCP_INFO now, or as it was before an interruption. Once the socket is
@@ -174,6 +184,9 @@ func (s *socket) accept() (*socket, error) {
 // how much the kernel took.
 func (s *socket) write(p []byte) (int, error) {
 	for n := 0; ; {
+		if s.stopped.Load() {
+			return n, errStopped
+		}
 		m, err := unix.SendmsgN(s.fd, p[n:], nil, nil, unix.MSG_NOSIGNAL)
 		n += max(m, 0)
 		if n == len(p) || err != nil && !errors.Is(err, unix.EINTR) {
@@ -200,6 +213,9 @@ func (s *socket) cork(on bool) error {
 // throws them away inside the kernel (MSG_TRUNC, tcp(7)): p is never touched.
 func (s *socket) discard(p []byte) (int, error) {
 	for n := 0; ; {
+		if s.stopped.Load() {
+			return n, errStopped // data may go on coming
+		}
 		m, _, err := unix.Recvfrom(s.fd, p[n:], unix.MSG_WAITALL|unix.MSG_TRUNC)
 		n += max(m, 0)
 		switch {
