@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -29,8 +28,6 @@ import (
 	"github.com/tcplab/tcplab/labs"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // limit is when a call that should long have returned is given up.
 const limit = 30 * time.Second
@@ -109,9 +106,11 @@ func complete(t testing.TB, lab *tcplabv1.Lab) *tcplabv1.Lab {
 }
 
 func bulk(name string, bytes uint64) *tcplabv1.Flow {
-	return &tcplabv1.Flow{Name: name, Client: "client", Server: "server",
+	return &tcplabv1.Flow{
+		Name: name, Client: "client", Server: "server",
 		Socket: &tcplabv1.SocketOptions{Congestion: "reno"},
-		Kind:   &tcplabv1.Flow_Bulk{Bulk: &tcplabv1.Bulk{Amount: &tcplabv1.Bulk_Bytes{Bytes: bytes}}}}
+		Kind:   &tcplabv1.Flow_Bulk{Bulk: &tcplabv1.Bulk{Amount: &tcplabv1.Bulk_Bytes{Bytes: bytes}}},
+	}
 }
 
 // endless sends for longer than any test lasts.
@@ -328,8 +327,12 @@ func TestTrialsAreIndependent(t *testing.T) {
 func TestDumbbell(t *testing.T) {
 	r := start(t, t.TempDir())
 	lab := &tcplabv1.Lab{Name: "dumbbell", Nodes: []*tcplabv1.Node{
-		{Name: "a"}, {Name: "b"}, {Name: "r1", Kind: tcplabv1.NodeKind_NODE_KIND_ROUTER},
-		{Name: "r2", Kind: tcplabv1.NodeKind_NODE_KIND_ROUTER}, {Name: "c"}, {Name: "d"},
+		{Name: "a"},
+		{Name: "b"},
+		{Name: "r1", Kind: tcplabv1.NodeKind_NODE_KIND_ROUTER},
+		{Name: "r2", Kind: tcplabv1.NodeKind_NODE_KIND_ROUTER},
+		{Name: "c"},
+		{Name: "d"},
 	}}
 	for _, ends := range [][2]string{{"a", "r1"}, {"b", "r1"}, {"r1", "r2"}, {"r2", "c"}, {"r2", "d"}} {
 		l := &tcplabv1.Link{Name: ends[0] + "-" + ends[1], A: &tcplabv1.LinkEnd{Node: ends[0]}, B: &tcplabv1.LinkEnd{Node: ends[1]}}
@@ -563,7 +566,7 @@ func TestResultOutlivesTheAgent(t *testing.T) {
 	}
 }
 
-// A flow that fails fails its trial, by name, and stops the others.
+// One flow's failure is its trial's, by name, and stops the others.
 func TestFailedFlow(t *testing.T) {
 	r := start(t, t.TempDir())
 	bad := bulk("bad", 1)
@@ -584,6 +587,27 @@ func TestExperimentTimesOut(t *testing.T) {
 	r.startTrial(t, "d", "t")
 	if ended := r.watch(t, "t", nil); !strings.Contains(ended.GetFailure(), "timeout of 50ms") {
 		t.Errorf("the trial ended with %q", ended.GetFailure())
+	}
+}
+
+// A result that cannot be stored is none: the watcher learns why and gets no
+// artifact, and nothing of it is taken for a result later.
+func TestSpoolFails(t *testing.T) {
+	r := start(t, t.TempDir())
+	r.apply(t, "d", twoNodes(t, nil, endless("b")))
+	r.startTrial(t, "d", "t")
+	if err := os.RemoveAll(filepath.Join(r.spool, "t")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.CancelTrial(r.ctx, &tcplabv1.CancelTrialRequest{TrialId: "t"}); err != nil {
+		t.Fatal(err)
+	}
+	ended := r.watch(t, "t", nil)
+	if !strings.Contains(ended.GetFailure(), "store the result of trial t") || len(ended.GetResult().GetArtifacts()) != 0 {
+		t.Errorf("the trial ended with %q and artifacts %v", ended.GetFailure(), ended.GetResult().GetArtifacts())
+	}
+	if _, err := os.Stat(filepath.Join(r.spool, "t")); err == nil {
+		t.Error("half a result is in the spool")
 	}
 }
 

@@ -58,9 +58,8 @@ func newDeployment(life context.Context, id string, lab *tcplabv1.Lab) *deployme
 func (d *deployment) build(ctx context.Context) (err error) {
 	defer close(d.built)
 	defer func() { d.err = err }()
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := d.during(ctx)
 	defer cancel()
-	defer context.AfterFunc(d.life, cancel)()
 	if err := d.check(); err != nil {
 		return err
 	}
@@ -71,7 +70,7 @@ func (d *deployment) build(ctx context.Context) (err error) {
 	if d.standing, err = topology.Build(ctx, d.plan, d.choice.engines); err != nil {
 		err = errors.Join(err, d.engines.Close())
 		if ctx.Err() != nil {
-			return fmt.Errorf("build lab %s: %w", d.lab.GetName(), err)
+			return fmt.Errorf("build lab %s: %w", d.lab.GetName(), errors.Join(context.Cause(ctx), err))
 		}
 		return rpcerr.New(codes.FailedPrecondition, rpcerr.HostUnsupported, "`tcplab doctor` shows what this host can do, and what to do about the rest.",
 			"build lab %s: %w", d.lab.GetName(), err)
@@ -79,6 +78,16 @@ func (d *deployment) build(ctx context.Context) (err error) {
 	d.response = &tcplabv1.ApplyResponse{Nodes: d.nodes(), Links: d.unmeasured(), EngineReasons: d.choice.reasons}
 	d.reports = d.response.GetLinks()
 	return nil
+}
+
+// during is ctx, ended by the deployment's removal as well.
+func (d *deployment) during(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(d.life, func() { cancel(context.Cause(d.life)) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
 }
 
 // check plans the lab, and refuses one that contradicts itself.
@@ -89,8 +98,7 @@ func (d *deployment) check() (err error) {
 		Links: d.lab.GetLinks(), Experiments: d.lab.GetExperiments(), Repeat: d.lab.GetRepeat(),
 	}
 	err = labs.Validate(body)
-	var broken labs.Violations
-	if errors.As(err, &broken) {
+	if broken, ok := errors.AsType[labs.Violations](err); ok {
 		invalid := rpcerr.New(codes.InvalidArgument, rpcerr.LabInvalid, "", "lab %s: %w", d.lab.GetName(), err)
 		for _, v := range broken {
 			invalid.Violations = append(invalid.Violations, rpcerr.Violation{Field: v.Field, Description: v.String()})
@@ -188,8 +196,8 @@ func wayOf(direction int) tcplabv1.LinkDirection {
 	return tcplabv1.LinkDirection_LINK_DIRECTION_BACKWARD
 }
 
-// occupy takes the deployment for one use, until release; ctx then ends with the
-// deployment, too. Where it is in use already it refuses.
+// occupy takes the deployment for one use, until release. Where it is in use
+// already it refuses.
 func (d *deployment) occupy(use string) (release func(), err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -217,9 +225,8 @@ func (d *deployment) verify(ctx context.Context) ([]*tcplabv1.LinkReport, error)
 		return nil, err
 	}
 	defer release()
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := d.during(ctx)
 	defer cancel()
-	defer context.AfterFunc(d.life, cancel)()
 	specs := make([]link.Spec, len(d.plan.Links))
 	for i := range specs {
 		specs[i] = d.standing.Spec(i)

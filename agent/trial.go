@@ -49,6 +49,8 @@ func (t *trial) hasEnded() bool {
 }
 
 // startTrial starts a trial in a deployment, or finds it started.
+//
+//nolint:contextcheck // the trial outlives the call that starts it
 func (a *agent) startTrial(ctx context.Context, deploymentID, id string) error {
 	d, err := a.deployment(ctx, deploymentID)
 	if err != nil {
@@ -208,7 +210,8 @@ func (a *agent) measure(ctx context.Context, t *trial, kept *spool.Trial) (_ *tc
 	result.StartTime = timestamppb.New(start)
 	for _, e := range d.lab.GetExperiments() {
 		t.events.add(&tcplabv1.WatchTrialResponse{Event: &tcplabv1.WatchTrialResponse_ExperimentStarted{
-			ExperimentStarted: &tcplabv1.ExperimentStarted{Experiment: e.GetName()}}})
+			ExperimentStarted: &tcplabv1.ExperimentStarted{Experiment: e.GetName()},
+		}})
 		flows, experimentErr := a.experiment(ctx, t, e, samples)
 		result.Flows = append(result.Flows, flows...)
 		if err = experimentErr; err != nil {
@@ -305,7 +308,8 @@ func (a *agent) experiment(ctx context.Context, t *trial, e *tcplabv1.Experiment
 				stop(fmt.Errorf("flow %s failed", name))
 			}
 			t.events.add(&tcplabv1.WatchTrialResponse{Event: &tcplabv1.WatchTrialResponse_FlowEnded{
-				FlowEnded: &tcplabv1.FlowEnded{Flow: name, Error: results[i].GetError()}}})
+				FlowEnded: &tcplabv1.FlowEnded{Flow: name, Error: results[i].GetError()},
+			}})
 		})
 	}
 	running.Wait()

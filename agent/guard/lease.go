@@ -64,8 +64,8 @@ func (l *Leases) Run(ctx context.Context, expired func(id string)) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		id, wait, any := l.next()
-		if any && wait <= 0 {
+		id, wait, some := l.next()
+		if some && wait <= 0 {
 			if l.take(id) {
 				expired(id)
 			}
@@ -73,7 +73,7 @@ func (l *Leases) Run(ctx context.Context, expired func(id string)) {
 		}
 		// Without a lease there is nothing to wait for but a grant.
 		var due <-chan time.Time
-		if any {
+		if some {
 			timer.Reset(wait)
 			due = timer.C
 		}
@@ -87,15 +87,15 @@ func (l *Leases) Run(ctx context.Context, expired func(id string)) {
 }
 
 // next is the lease that ends first, and how long that is from now.
-func (l *Leases) next() (id string, wait time.Duration, any bool) {
+func (l *Leases) next() (id string, wait time.Duration, some bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for candidate, held := range l.byID {
-		if left := time.Until(held.ends); !any || left < wait {
-			id, wait, any = candidate, left, true
+		if left := time.Until(held.ends); !some || left < wait {
+			id, wait, some = candidate, left, true
 		}
 	}
-	return id, wait, any
+	return id, wait, some
 }
 
 // take removes a lease that has ended, unless it was renewed meanwhile.

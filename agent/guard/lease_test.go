@@ -31,7 +31,7 @@ func TestLeases(t *testing.T) {
 		"renewed": {
 			func(l *Leases) {
 				l.Grant("a", 2*time.Second)
-				time.Sleep(time.Second)
+				<-time.After(time.Second)
 				l.Renew("a")
 			},
 			[]ended{{"a", 3 * time.Second}},
@@ -48,7 +48,7 @@ func TestLeases(t *testing.T) {
 		"granted anew, shorter": {
 			func(l *Leases) {
 				l.Grant("a", time.Hour)
-				time.Sleep(time.Second)
+				<-time.After(time.Second)
 				l.Grant("a", time.Second)
 			},
 			[]ended{{"a", 2 * time.Second}},
@@ -65,7 +65,7 @@ func TestLeases(t *testing.T) {
 					leases.Run(ctx, func(id string) { got = append(got, ended{id, time.Since(start)}) })
 				}()
 				test.do(leases)
-				time.Sleep(24 * time.Hour)
+				<-time.After(24 * time.Hour)
 				cancel()
 				<-done
 				if diff := cmp.Diff(test.want, got); diff != "" {
@@ -89,7 +89,7 @@ func TestRenewAfterTheEnd(t *testing.T) {
 		if !leases.Renew("a") {
 			t.Error("a lease that runs is not renewed")
 		}
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		if leases.Renew("a") {
 			t.Error("a lease is renewed after its end")
 		}

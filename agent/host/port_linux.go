@@ -26,13 +26,17 @@ func ports(space *netns.Handle) []*tcplabv1.Capability {
 		try                  func() error
 	}{
 		{"veth", "links between namespaces", fmt.Sprintf(inKernel, "veth"), tryVeth},
-		{"tap", "/dev/net/tun opens; the wire engine's ports are TAPs",
+		{
+			"tap", "/dev/net/tun opens; the wire engine's ports are TAPs",
 			"Load the kernel module tun (modprobe tun); in a container pass the device: --device /dev/net/tun. Until then the wire engine's ports are packet sockets.",
-			tryTAP},
+			tryTAP,
+		},
 		{"packet", "packet sockets, the wire engine's other kind of port", fmt.Sprintf(inKernel, "af_packet"), tryPacket},
 		{"bridge", "switches", fmt.Sprintf(inKernel, "bridge"), tryBridge},
-		{"tcx", "BPF programs at an interface, with a link that ends with its holder",
-			"Take kernel 6.6 or later, and run as root of the host. Labs in namespaces do without it.", tryTCX},
+		{
+			"tcx", "BPF programs at an interface, with a link that ends with its holder",
+			"Take kernel 6.6 or later, and run as root of the host. Labs in namespaces do without it.", tryTCX,
+		},
 	} {
 		all = append(all, attempt(groupPort, p.name, p.detail, space.Do(p.try), p.remedy))
 	}

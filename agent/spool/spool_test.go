@@ -130,14 +130,15 @@ func TestSweep(t *testing.T) {
 	// As after kill -9: nothing was closed in order, the lock went with the process.
 	s.lock.Close()
 	s = open(t, dir)
-	defer s.Close()
 	if left := names(t, dir); !slices.Equal(left, []string{lockName, "whole"}) {
 		t.Errorf("in the spool are %q", left)
 	}
 	s.Close()
-	if s, err = Open(dir, true); err != nil {
+	discarding, err := Open(dir, true)
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer discarding.Close()
 	if left := names(t, dir); !slices.Equal(left, []string{lockName}) {
 		t.Errorf("after discarding all, in the spool are %q", left)
 	}

@@ -227,8 +227,10 @@ func TestFailedBuildLeavesNothing(t *testing.T) {
 		"unknown":        {"net.ipv4.no_such_setting", "1", "node b: sysctl net.ipv4.no_such_setting: this kernel has no such setting"},
 		"out of range":   {"net.ipv4.tcp_sack", "nonsense", `node b: sysctl net.ipv4.tcp_sack: the kernel refuses "nonsense"`},
 		"of the machine": {"net.core.netdev_budget", "300", "net.core.netdev_budget"},
-		"of an interface": {"net.ipv4.conf.eth0.no_such_setting", "1",
-			"sysctl net.ipv4.conf.eth0.no_such_setting: this kernel has no such setting"},
+		"of an interface": {
+			"net.ipv4.conf.eth0.no_such_setting", "1",
+			"sysctl net.ipv4.conf.eth0.no_such_setting: this kernel has no such setting",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			lab := sketch("a b", "a-b")

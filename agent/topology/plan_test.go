@@ -163,7 +163,7 @@ func TestRefused(t *testing.T) {
 		want         string
 	}{
 		"a node twice":           {"a a", "", nil, `two nodes are called "a"`},
-		"a link twice":           {"a b", "a-b a-b", nil, `two links are called "a-b"`},
+		"a link twice":           {"a b", strings.Repeat("a-b ", 2), nil, `two links are called "a-b"`},
 		"a loop of switches":     {"s:switch t:switch u:switch", "s-t t-u u-s", nil, "link u-s closes a loop of switches"},
 		"two links of switches":  {"s:switch t:switch", "s-t t-s", nil, "link t-s closes a loop"},
 		"an address twice":       {"a b", "a-b", func(l *tcplabv1.Lab) { l.Links[0].B.Addresses[0] = "10.0.1.1/24" }, "address 10.0.1.1 is at both node a and node b"},
@@ -172,23 +172,37 @@ func TestRefused(t *testing.T) {
 		"a link to itself":       {"a b", "a-a", nil, "both ends are at node a"},
 		"no MAC address":         {"a b", "a-b", func(l *tcplabv1.Lab) { l.Links[0].A.Mac = "" }, "no MAC address"},
 		"a group's MAC address":  {"a b", "a-b", func(l *tcplabv1.Lab) { l.Links[0].A.Mac = "01:00:5e:00:00:01" }, "no MAC address of one station"},
-		"an address without length": {"a b", "a-b", func(l *tcplabv1.Lab) { l.Links[0].A.Addresses[0] = "10.0.1.1" },
-			"link a-b: at node a: interface eth0"},
+		"an address without length": {
+			"a b", "a-b", func(l *tcplabv1.Lab) { l.Links[0].A.Addresses[0] = "10.0.1.1" },
+			"link a-b: at node a: interface eth0",
+		},
 		"a multicast address": {"a b", "a-b", func(l *tcplabv1.Lab) { l.Links[0].A.Addresses[0] = "224.0.0.5/24" }, "no address for an interface"},
-		"an address on a switch": {"a s:switch", "a-s", func(l *tcplabv1.Lab) { l.Links[0].B.Addresses = []string{"10.0.0.1/24"} },
-			"a switch has no address"},
+		"an address on a switch": {
+			"a s:switch", "a-s", func(l *tcplabv1.Lab) { l.Links[0].B.Addresses = []string{"10.0.0.1/24"} },
+			"a switch has no address",
+		},
 		"an interface twice": {"a b", "a-b b-a", func(l *tcplabv1.Lab) { l.Links[1].A.Interface = "eth0" }, `two interfaces are called "eth0"`},
-		"an interface name with a slash": {"a b", "a-b", func(l *tcplabv1.Lab) { l.Links[0].A.Interface = "../x" },
-			"no interface name"},
+		"an interface name with a slash": {
+			"a b", "a-b", func(l *tcplabv1.Lab) { l.Links[0].A.Interface = "../x" },
+			"no interface name",
+		},
 		"the loopback's name": {"a b", "a-b", func(l *tcplabv1.Lab) { l.Links[0].A.Interface = "lo" }, "is taken"},
-		"a sysctl of the machine": {"a b", "a-b", func(l *tcplabv1.Lab) { l.Nodes[1].Sysctls = map[string]string{"kernel.panic": "1"} },
-			`node b: sysctl "kernel.panic" is refused`},
-		"a sysctl that climbs": {"a b", "a-b", func(l *tcplabv1.Lab) { l.Nodes[1].Sysctls = map[string]string{"net....kernel.panic": "1"} },
-			"is refused"},
-		"a sysctl with slashes": {"a b", "a-b", func(l *tcplabv1.Lab) { l.Nodes[1].Sysctls = map[string]string{"net/../kernel/panic": "1"} },
-			"is refused"},
-		"a loss above 1": {"a b", "a-b", func(l *tcplabv1.Lab) { l.Links[0].Backward = &tcplabv1.Direction{Shape: &tcplabv1.Shape{Loss: 2}} },
-			"link a-b: backward: loss 2"},
+		"a sysctl of the machine": {
+			"a b", "a-b", func(l *tcplabv1.Lab) { l.Nodes[1].Sysctls = map[string]string{"kernel.panic": "1"} },
+			`node b: sysctl "kernel.panic" is refused`,
+		},
+		"a sysctl that climbs": {
+			"a b", "a-b", func(l *tcplabv1.Lab) { l.Nodes[1].Sysctls = map[string]string{"net....kernel.panic": "1"} },
+			"is refused",
+		},
+		"a sysctl with slashes": {
+			"a b", "a-b", func(l *tcplabv1.Lab) { l.Nodes[1].Sysctls = map[string]string{"net/../kernel/panic": "1"} },
+			"is refused",
+		},
+		"a loss above 1": {
+			"a b", "a-b", func(l *tcplabv1.Lab) { l.Links[0].Backward = &tcplabv1.Direction{Shape: &tcplabv1.Shape{Loss: 2}} },
+			"link a-b: backward: loss 2",
+		},
 		"a rate that is no number": {"a b", "a-b", func(l *tcplabv1.Lab) {
 			l.Links[0].Forward = &tcplabv1.Direction{Shape: &tcplabv1.Shape{RateBps: math.NaN()}}
 		}, "a rate of NaN bit/s"},

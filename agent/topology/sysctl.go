@@ -110,7 +110,7 @@ func sysctls(n *Node, lab map[string]string) ([]Sysctl, error) {
 
 // interfaceIn is the node's interface that a setting's name has in it, or empty.
 func (n *Node) interfaceIn(name string) string {
-	for _, part := range strings.Split(name, ".") {
+	for part := range strings.SplitSeq(name, ".") {
 		for _, iface := range n.Interfaces {
 			if iface.Name == part {
 				return part

@@ -2,6 +2,7 @@ package rpcvalidate
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -125,7 +126,7 @@ func TestStream(t *testing.T) {
 			}
 			_, err = stream.Recv()
 			if want == codes.OK {
-				if err != io.EOF {
+				if !errors.Is(err, io.EOF) {
 					t.Errorf("the stream ended with %v", err)
 				}
 				return
