@@ -212,7 +212,7 @@ func TestOverrideProblems(t *testing.T) {
 		{"circle", []Override{{"rtt", []string{"${base}"}}, {"base", []string{"${rtt}"}}}, `--set: parameters refer to one another in a circle: rtt → base → rtt`},
 		{"unit", []Override{{"rtt", []string{"20ms", "10Mbit"}}}, `lab.yaml:2:42: 10Mbit is a rate; want a duration, at rtt=10Mbit (such as 20ms)`},
 		{"negative", []Override{{"rtt", []string{"-1ms"}}}, `lab.yaml:2:42: -1ms is negative, at rtt=-1ms`},
-		{"too long", []Override{{"rtt", []string{"3h"}}}, `lab.yaml:2:42: the value must be greater than or equal to 0s and less than or equal to 3600s, at rtt=3h`},
+		{"too long", []Override{{"rtt", []string{"3h"}}}, `lab.yaml:2:42: value must be greater than or equal to 0s and less than or equal to 3600s, at rtt=3h`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

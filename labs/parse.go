@@ -59,9 +59,7 @@ func readTree(src Source, r *report) *node {
 	}
 	var body ast.Node
 	for _, doc := range file.Docs {
-		switch {
-		case doc.Body == nil:
-		default: // beyondBounds left one document
+		if doc.Body != nil { // beyondBounds left one document
 			body = doc.Body
 		}
 	}

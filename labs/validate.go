@@ -103,7 +103,11 @@ func (v *validation) contract() {
 			return known.Field == field || strings.HasPrefix(known.Field, field+".") || strings.HasPrefix(known.Field, field+"[")
 		})
 		if !told {
-			v.add(field, "", "the value %s", b.Proto.GetMessage())
+			message := b.Proto.GetMessage() // "must be …", "value must be …", or a sentence
+			if strings.HasPrefix(message, "must ") || strings.HasPrefix(message, "does ") {
+				message = "value " + message
+			}
+			v.add(field, "", "%s", message)
 		}
 	}
 }
