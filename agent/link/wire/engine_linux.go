@@ -7,6 +7,8 @@ import (
 	"math"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/tcplab/tcplab/agent/link"
 	endport "github.com/tcplab/tcplab/agent/link/port"
 	"github.com/tcplab/tcplab/internal/netns"
@@ -127,18 +129,23 @@ func (e *Engine) Create(ctx context.Context, spec link.Spec) (link.Link, error) 
 func (e *Engine) create(ctx context.Context, l *Link) error {
 	// A header stands in front of all frames of a link, or of none.
 	vnet := l.spec.Ends[0].Plain || l.spec.Ends[1].Plain
+	// Both at a time: most of what a port takes is waiting for the kernel.
+	group, ctx := errgroup.WithContext(ctx)
 	for i, p := range l.spec.Ends {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		held, err := e.hold(p, vnet)
-		if err != nil {
-			return err
-		}
-		l.ports[i] = held
-		if l.watches[i], err = newWatch(p); err != nil {
-			return err
-		}
+		group.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			held, err := e.hold(p, vnet)
+			if err != nil {
+				return err
+			}
+			l.ports[i] = held
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
 	}
 	for i, d := range l.spec.Directions {
 		lane := &lane{in: l.ports[i], out: l.ports[1-i], store: newStore(room(l.spec.Ends[i]))}

@@ -17,6 +17,9 @@ type port interface {
 	// where it has one, and says when it arrived. n = 0: none waits. An error is
 	// the port's end.
 	read(buf []byte, now int64) (n int, arrival int64, err error)
+	// fault is asked when poll reports an error, and now and then: it is the error
+	// that is the port's end, or nil.
+	fault() error
 	// write hands a frame with its header to the receiver. errBusy: not now, the frame is
 	// still the caller's. Any other error: the frame is lost.
 	write(data []byte) error

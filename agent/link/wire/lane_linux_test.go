@@ -27,6 +27,8 @@ func (m *memory) read(buf []byte, now int64) (int, int64, error) {
 	return copy(buf, m.frame), now, nil
 }
 
+func (m *memory) fault() error { return nil }
+
 func (m *memory) write([]byte) error {
 	if m.busy > 0 {
 		m.busy--

@@ -5,16 +5,14 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
 	"github.com/tcplab/tcplab/agent/link"
 )
 
 // heldPort is a port with what the loop need not know of.
 type heldPort interface {
 	port
-	// drops is how many frames the kernel could not give to the engine.
+	// drops is how many frames the kernel dropped between the node and the
+	// loop, since the port was made.
 	drops() (uint64, error)
 	// close removes the interface.
 	close() error
@@ -22,11 +20,10 @@ type heldPort interface {
 
 // Link is a link that a loop carries. It is safe for concurrent use.
 type Link struct {
-	spec    link.Spec
-	ports   [2]heldPort
-	watches [2]*watch
-	lanes   [2]*lane // each its loop's while that runs
-	loops   [2]*loop
+	spec  link.Spec
+	ports [2]heldPort
+	lanes [2]*lane // each its loop's while that runs
+	loops [2]*loop
 
 	mu       sync.Mutex
 	closed   bool
@@ -146,9 +143,6 @@ func (l *Link) release() error {
 		}
 	}
 	for i := range l.ports {
-		if l.watches[i] != nil {
-			l.watches[i].close()
-		}
 		if l.ports[i] != nil {
 			errs = append(errs, l.ports[i].close())
 		}
@@ -183,51 +177,11 @@ func (l *Link) each(fn func(i int, lane *lane, now int64)) error {
 func (l *Link) missed() ([2]uint64, error) {
 	var missed [2]uint64
 	for i := range l.ports {
-		sent, err := l.watches[i].dropped()
+		drops, err := l.ports[i].drops()
 		if err != nil {
 			return missed, fmt.Errorf("link %s: %w", l.spec.Name, err)
 		}
-		held, err := l.ports[i].drops()
-		if err != nil {
-			return missed, fmt.Errorf("link %s: %w", l.spec.Name, err)
-		}
-		missed[i] = sent + held
+		missed[i] = drops
 	}
 	return missed, nil
 }
-
-// watch reads the statistics of a port's interface in its node.
-type watch struct {
-	nl    *netlink.Handle
-	name  string
-	index int
-}
-
-func newWatch(p link.Port) (*watch, error) {
-	nl, err := p.Node.Netlink(unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, err
-	}
-	w := &watch{nl: nl, name: p.Name}
-	iface, err := nl.LinkByName(p.Name)
-	if err != nil {
-		nl.Close()
-		return nil, fmt.Errorf("find %s in %s: %w", p.Name, p.Node.Name(), err)
-	}
-	w.index = iface.Attrs().Index
-	return w, nil
-}
-
-// dropped is how many frames the interface took from the node and did not pass on.
-func (w *watch) dropped() (uint64, error) {
-	iface, err := w.nl.LinkByIndex(w.index)
-	if err != nil {
-		return 0, fmt.Errorf("read the statistics of %s: %w", w.name, err)
-	}
-	if iface.Attrs().Statistics == nil {
-		return 0, fmt.Errorf("read the statistics of %s: the kernel gave none", w.name)
-	}
-	return iface.Attrs().Statistics.TxDropped, nil
-}
-
-func (w *watch) close() { w.nl.Close() }

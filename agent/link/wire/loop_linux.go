@@ -84,33 +84,49 @@ func (l *loop) run() error {
 			worked = true
 		default:
 		}
-		switch {
-		case worked && l.realTime:
-			pace.breathe(l.now())
-		case !worked && !pace.doze(l.now()):
-			if err := l.sleep(); err != nil {
+		switch now := l.now(); {
+		case worked:
+			pace.worked(now, l.realTime)
+		case pace.doze(now) || l.imminent(now):
+		default:
+			if err := l.sleep(now); err != nil {
 				return err
 			}
-			pace.rested(l.now())
+			pace.slept(l.now())
 		}
 	}
 	return errEnded
 }
 
-// sleep waits for the first thing that is to be done.
-func (l *loop) sleep() error {
-	var timeout *unix.Timespec
-	now := l.now()
+// early is how long before a frame is due the loop is awake, in ns: what a
+// timer and a sleeping processor take to wake a thread on common machines.
+const early = 60_000
+
+// idle is after how long without any work the loop looks whether its port is still there, in ns.
+const idle = 1_000_000_000
+
+// imminent reports whether the next frame is so nearly due that a sleep would
+// end too late.
+func (l *loop) imminent(now int64) bool {
+	due, some := l.lane.due(now)
+	return some && due-now <= early
+}
+
+// sleep waits until a frame arrives, one is imminent, or somebody calls.
+func (l *loop) sleep(now int64) error {
+	limit := int64(idle)
 	if due, some := l.lane.due(now); some {
-		if due <= now {
-			return nil
-		}
-		ts := unix.NsecToTimespec(due - now)
-		timeout = &ts
+		limit = min(limit, max(0, due-now-early))
 	}
-	n, err := unix.Ppoll(l.polled[:], timeout, nil)
+	timeout := unix.NsecToTimespec(limit)
+	n, err := unix.Ppoll(l.polled[:], &timeout, nil)
 	if err != nil && err != unix.EINTR {
 		return fmt.Errorf("wait for frames: %w", err)
+	}
+	if n == 0 && limit == idle || n > 0 && l.polled[1].Revents&^unix.POLLIN != 0 {
+		if err := l.lane.in.fault(); err != nil {
+			return fmt.Errorf("read frames: %w", err)
+		}
 	}
 	if n > 0 && l.polled[0].Revents != 0 {
 		var count [8]byte

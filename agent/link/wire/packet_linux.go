@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"sync/atomic"
 	"time"
@@ -20,20 +21,25 @@ import (
 // (kernel: Documentation/networking/packet_mmap.rst, TPACKET_V2). It is the kernel's memory
 // and bounded by no rmem_max, which an ordinary user cannot raise.
 const (
-	ringBytes = 8 << 20   // for 5,000 frames of 1500 bytes
+	ringBytes = 16 << 20  // for 10,000 frames of 1500 bytes, as many as a TAP's queue
 	ringBlock = 256 << 10 // in pieces of this size
 	// Before the frame in its slot: struct tpacket2_hdr and sockaddr_ll, aligned, the
 	// virtio header, and the 16 bytes that the kernel keeps for a link header.
 	ringHead = 128
 )
 
-// packet is a veth in the node whose peer, in the engine's fabric namespace, is
-// held by a packet socket. The kernel copies what the node sends into the
-// ring and frees it at once, so it leaves its socket there.
+// packet is a veth in the node whose peer is in the engine's fabric namespace.
+// What the node sends is taken where it leaves, by a packet socket on the veth
+// itself: there each flow's frames are in the order of its socket, and none has been
+// dropped. At the peer, behind the backlogs of several processors, both would be
+// a matter of luck. The kernel copies each frame into the ring and frees
+// its own at the peer, so it leaves its socket. What the node is to receive is
+// sent out of the peer.
 type packet struct {
-	sock int
 	node endport.End
 
+	out      int // socket at the peer
+	in       int // socket on the node's veth
 	ring     []byte
 	slots    int // frames of the ring
 	slotSize int
@@ -48,22 +54,25 @@ type packet struct {
 	lost uint64 // frames that found the ring full
 }
 
-// newPacket makes the pair with its ends in node and fabric, quiet and up, and the socket.
+// newPacket makes the pair with its ends in node and fabric, quiet and up, and the sockets.
 func newPacket(p link.Port, fabric *netns.Handle, peer string, vnet bool) (*packet, error) {
 	node := endport.End{NS: p.Node, Name: p.Name, MAC: p.MAC, MTU: p.MTU, Plain: p.Plain, Direct: true}
-	// The far end takes super-packets where any end sends them: past the qdisc
-	// the kernel drops what it would have to segment (net/core/dev.c, __dev_direct_xmit).
+	// The peer takes super-packets where any end sends them: past the qdisc the
+	// kernel drops what it would have to segment (net/core/dev.c, __dev_direct_xmit).
 	far := endport.End{NS: fabric, Name: peer, MTU: p.MTU, Plain: vnet, Direct: true}
 	if err := endport.Veth(node, far); err != nil {
 		return nil, err
 	}
-	s := &packet{sock: -1, node: node}
+	s := &packet{node: node, in: -1, out: -1}
 	if vnet {
 		s.vnet = vnetHeader
 	}
 	err := s.finishedChecksums(p)
 	if err == nil {
-		err = fabric.Do(func() error { return s.open(peer, room(p)) })
+		err = fabric.Do(func() error { return s.openOut(peer) })
+	}
+	if err == nil {
+		err = p.Node.Do(func() error { return s.openIn(p.Name, room(p)) })
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make packet port %s in %s: %w", p.Name, p.Node.Name(), err), s.close())
@@ -98,43 +107,83 @@ func (s *packet) finishedChecksums(p link.Port) error {
 	})
 }
 
-// open makes the socket on the interface of this thread's namespace.
-func (s *packet) open(peer string, room int) error {
-	iface, err := net.InterfaceByName(peer)
+// openOut makes the socket that sends, in this thread's namespace. Without a protocol it
+// receives nothing.
+func (s *packet) openOut(peer string) (err error) {
+	s.out, err = packetSocket(
+		packetOption{"PACKET_QDISC_BYPASS", unix.PACKET_QDISC_BYPASS, 1},
+		packetOption{"PACKET_VNET_HDR", unix.PACKET_VNET_HDR, s.vnet / vnetHeader},
+	)
 	if err != nil {
 		return err
 	}
-	// Protocol 0: it receives nothing until it is bound, with all options set.
-	s.sock, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	return bindTo(s.out, peer, 0)
+}
+
+// openIn makes the socket that receives what the interface of this thread's
+// namespace sends.
+func (s *packet) openIn(name string, room int) (err error) {
+	s.in, err = packetSocket(
+		packetOption{"TPACKET_V2", unix.PACKET_VERSION, unix.TPACKET_V2},
+		packetOption{"PACKET_VNET_HDR", unix.PACKET_VNET_HDR, s.vnet / vnetHeader},
+	)
 	if err != nil {
-		return fmt.Errorf("open a packet socket: %w", err)
+		return err
 	}
-	options := []struct {
-		name          string
-		option, value int
-	}{
-		{"TPACKET_V2", unix.PACKET_VERSION, unix.TPACKET_V2},
-		{"PACKET_IGNORE_OUTGOING", unix.PACKET_IGNORE_OUTGOING, 1},
-		{"PACKET_QDISC_BYPASS", unix.PACKET_QDISC_BYPASS, 1},
-		{"PACKET_VNET_HDR", unix.PACKET_VNET_HDR, s.vnet / vnetHeader},
-	}
-	for _, o := range options {
-		if err := unix.SetsockoptInt(s.sock, unix.SOL_PACKET, o.option, o.value); err != nil {
-			return fmt.Errorf("set %s: %w", o.name, err)
-		}
+	if err := unix.SetsockoptSockFprog(s.in, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, outgoing()); err != nil {
+		return fmt.Errorf("filter what the interface sends: %w", err)
 	}
 	if err := s.mapRing(room); err != nil {
 		return err
 	}
-	promiscuous := unix.PacketMreq{Ifindex: int32(iface.Index), Type: unix.PACKET_MR_PROMISC}
-	if err := unix.SetsockoptPacketMreq(s.sock, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &promiscuous); err != nil {
-		return fmt.Errorf("make %s promiscuous: %w", peer, err)
+	return bindTo(s.in, name, unix.ETH_P_ALL)
+}
+
+// outgoing is a filter (classic BPF) that lets pass what an interface sends and
+// not what it receives.
+func outgoing() *unix.SockFprog {
+	const packetType = 0xfffff000 + 4 // SKF_AD_OFF + SKF_AD_PKTTYPE
+	program := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: packetType},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: unix.PACKET_OUTGOING},
+		{Code: unix.BPF_RET | unix.BPF_K, K: math.MaxUint32},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
 	}
-	var all [2]byte
-	binary.BigEndian.PutUint16(all[:], unix.ETH_P_ALL)
-	err = unix.Bind(s.sock, &unix.SockaddrLinklayer{Protocol: binary.NativeEndian.Uint16(all[:]), Ifindex: iface.Index})
+	return &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
+}
+
+// packetOption is an option of packet sockets, with the name that errors give it.
+type packetOption struct {
+	name          string
+	option, value int
+}
+
+// packetSocket opens a socket that receives nothing until it is bound.
+func packetSocket(options ...packetOption) (int, error) {
+	sock, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return fmt.Errorf("bind the packet socket to %s: %w", peer, err)
+		return -1, fmt.Errorf("open a packet socket: %w", err)
+	}
+	for _, o := range options {
+		if err := unix.SetsockoptInt(sock, unix.SOL_PACKET, o.option, o.value); err != nil {
+			unix.Close(sock)
+			return -1, fmt.Errorf("set %s: %w", o.name, err)
+		}
+	}
+	return sock, nil
+}
+
+// bindTo binds a packet socket to an interface of this thread's namespace.
+func bindTo(sock int, name string, protocol uint16) error {
+	iface, err := net.InterfaceByName(name)
+	if err != nil {
+		return err
+	}
+	var wire [2]byte
+	binary.BigEndian.PutUint16(wire[:], protocol)
+	err = unix.Bind(sock, &unix.SockaddrLinklayer{Protocol: binary.NativeEndian.Uint16(wire[:]), Ifindex: iface.Index})
+	if err != nil {
+		return fmt.Errorf("bind a packet socket to %s: %w", name, err)
 	}
 	return nil
 }
@@ -145,10 +194,10 @@ func (s *packet) mapRing(room int) error {
 	s.perBlock = ringBlock / s.slotSize
 	blocks := ringBytes / ringBlock
 	if s.vnet > 0 {
-		blocks *= 4 // super-packets
+		blocks *= 2 // super-packets
 	}
 	s.slots = s.perBlock * blocks
-	err := unix.SetsockoptTpacketReq(s.sock, unix.SOL_PACKET, unix.PACKET_RX_RING, &unix.TpacketReq{
+	err := unix.SetsockoptTpacketReq(s.in, unix.SOL_PACKET, unix.PACKET_RX_RING, &unix.TpacketReq{
 		Block_size: ringBlock,
 		Block_nr:   uint32(blocks),
 		Frame_size: uint32(s.slotSize),
@@ -157,14 +206,14 @@ func (s *packet) mapRing(room int) error {
 	if err != nil {
 		return fmt.Errorf("make a ring of %d frames of %d bytes: %w", s.slots, s.slotSize, err)
 	}
-	s.ring, err = unix.Mmap(s.sock, 0, blocks*ringBlock, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	s.ring, err = unix.Mmap(s.in, 0, blocks*ringBlock, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return fmt.Errorf("map the ring: %w", err)
 	}
 	return nil
 }
 
-func (s *packet) fd() int { return s.sock }
+func (s *packet) fd() int { return s.in }
 
 func (s *packet) read(buf []byte, now int64) (int, int64, error) {
 	slot := s.ring[s.next/s.perBlock*ringBlock+s.next%s.perBlock*s.slotSize:][:s.slotSize]
@@ -210,14 +259,30 @@ func (s *packet) arrival(stamp, now int64) int64 {
 	return s.latest
 }
 
+// fault reports an interface that has been deleted. One that was only taken
+// down is an error too, for the socket, and comes back.
+func (s *packet) fault() error {
+	if _, err := unix.GetsockoptInt(s.in, unix.SOL_SOCKET, unix.SO_ERROR); err != nil {
+		return err // reading it has cleared it
+	}
+	address, err := unix.Getsockname(s.in)
+	if err != nil {
+		return err
+	}
+	if bound, ok := address.(*unix.SockaddrLinklayer); ok && int32(bound.Ifindex) < 0 {
+		return unix.ENODEV
+	}
+	return nil
+}
+
 func (s *packet) write(data []byte) error {
-	_, _, e := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(s.sock), uintptr(unsafe.Pointer(&data[0])), uintptr(len(data)), unix.MSG_DONTWAIT, 0, 0)
+	_, _, e := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(s.out), uintptr(unsafe.Pointer(&data[0])), uintptr(len(data)), unix.MSG_DONTWAIT, 0, 0)
 	return errno(e)
 }
 
 // drops is how many frames found the ring full.
 func (s *packet) drops() (uint64, error) {
-	stats, err := unix.GetsockoptTpacketStats(s.sock, unix.SOL_PACKET, unix.PACKET_STATISTICS)
+	stats, err := unix.GetsockoptTpacketStats(s.in, unix.SOL_PACKET, unix.PACKET_STATISTICS)
 	if err != nil {
 		return 0, fmt.Errorf("read the packet socket's statistics: %w", err)
 	}
@@ -230,8 +295,10 @@ func (s *packet) close() error {
 	if s.ring != nil {
 		err = errors.Join(err, unix.Munmap(s.ring))
 	}
-	if s.sock >= 0 {
-		err = errors.Join(err, unix.Close(s.sock))
+	for _, sock := range []int{s.in, s.out} {
+		if sock >= 0 {
+			err = errors.Join(err, unix.Close(sock))
+		}
 	}
 	return err
 }

@@ -35,7 +35,12 @@ const vnetHeader = 10
 // tap is a TAP interface and the descriptor that it lives by: closing it removes
 // the interface. What the node sends leaves its socket as it enters the TAP, and
 // what is written has passed the node's stack when the write returns.
-type tap struct{ file int }
+type tap struct {
+	file  int
+	name  string
+	index int
+	nl    *netlink.Handle // in the node, for the statistics
+}
 
 // canTAP says why this process cannot make TAPs, or nil.
 func canTAP() error {
@@ -55,7 +60,7 @@ func canTAP() error {
 // newTAP makes the interface, quiet and up, in its node. With vnet each frame has a header.
 func newTAP(p link.Port, vnet bool) (*tap, error) {
 	end := endport.End{NS: p.Node, Name: p.Name, MAC: p.MAC, MTU: p.MTU, Plain: p.Plain, Direct: true}
-	t := &tap{file: -1}
+	t := &tap{file: -1, name: p.Name}
 	err := p.Node.Do(func() error {
 		if err := t.open(p, vnet); err != nil {
 			return fmt.Errorf("make TAP %s in %s: %w", p.Name, p.Node.Name(), err)
@@ -67,6 +72,9 @@ func newTAP(p link.Port, vnet bool) (*tap, error) {
 	}
 	if err == nil {
 		err = endport.Up(end)
+	}
+	if err == nil {
+		t.nl, err = p.Node.Netlink(unix.NETLINK_ROUTE)
 	}
 	if err != nil {
 		return nil, errors.Join(err, t.close())
@@ -119,6 +127,7 @@ func (t *tap) configure(p link.Port) error {
 	if err != nil {
 		return fmt.Errorf("configure %s in %s (address %v, MTU %d): %w", p.Name, p.Node.Name(), p.MAC, p.MTU, err)
 	}
+	t.index = iface.Attrs().Index
 	return nil
 }
 
@@ -136,16 +145,31 @@ func (t *tap) read(buf []byte, now int64) (int, int64, error) {
 	return 0, 0, e
 }
 
+// fault has nothing to say that read does not.
+func (t *tap) fault() error { return nil }
+
 func (t *tap) write(data []byte) error {
 	_, _, e := unix.RawSyscall(unix.SYS_WRITE, uintptr(t.file), uintptr(unsafe.Pointer(&data[0])), uintptr(len(data)))
 	return errno(e)
 }
 
-// drops is what the engine lost before it could read: nothing that the
-// interface's own statistics would not say.
-func (t *tap) drops() (uint64, error) { return 0, nil }
+// drops is how many frames found the TAP's queue full.
+func (t *tap) drops() (uint64, error) {
+	iface, err := t.nl.LinkByIndex(t.index)
+	if err != nil {
+		return 0, fmt.Errorf("read the statistics of %s: %w", t.name, err)
+	}
+	statistics := iface.Attrs().Statistics
+	if statistics == nil {
+		return 0, fmt.Errorf("read the statistics of %s: the kernel gave none", t.name)
+	}
+	return statistics.TxDropped, nil
+}
 
 func (t *tap) close() error {
+	if t.nl != nil {
+		t.nl.Close()
+	}
 	if t.file < 0 {
 		return nil
 	}
