@@ -23,26 +23,31 @@ func Request(rtt, think time.Duration, request, reply int, rate float64) time.Du
 	return rtt + think + Serialization(request+SegmentOverhead, rate) + Serialization(reply+SegmentOverhead, rate)
 }
 
-// FirstRequest is [Request] on a connection that is opened for it: the small
-// GET, half of whose time is the handshake.
+// FirstRequest is the time from connect(2) to the last byte of the reply, on a
+// connection that is opened for one request: the small GET, half of whose time is
+// the handshake.
 //
-//	2R + think, and what is serialized
+//	Handshake + R + max(think, a) + a + 8·(request + reply + 2·66)/C, with a = 8·66/C
 //
-// Valid as both of its parts are.
+// That is 2R + think where the link is fast. On a slow one, two ACKs without data stand before the others:
+// the handshake's before the request, and the server's before its reply, since on a
+// new connection it acknowledges the request at once (tcp_incr_quickack). Valid as both
+// of its parts are.
 func FirstRequest(rtt, think time.Duration, request, reply int, rate float64) time.Duration {
-	return Handshake(rtt, rate) + Request(rtt, think, request, reply, rate)
+	ack := Serialization(SegmentOverhead, rate)
+	return Handshake(rtt, rate) + ack + Request(rtt, max(think, ack), request, reply, rate)
 }
 
 // FastOpenRequest is [FirstRequest] when the client holds a TCP Fast Open
 // cookie: the request travels in the SYN.
 //
-//	R + think + 8·(request + 74 + 12)/C + 8·(reply + 66)/C
+//	R + max(think, 8·74/C) + 8·(request + 74 + 12)/C + 8·(reply + 66)/C
 //
-// The cookie of 8 bytes needs 12 with its option header and padding. Valid when request and options fit one
+// The SYN-ACK stands before the reply. The cookie of 8 bytes needs 12 with its option header and padding. Valid when request and options fit one
 // segment and the server accepts the cookie. RFC 7413.
 func FastOpenRequest(rtt, think time.Duration, request, reply int, rate float64) time.Duration {
 	const cookieOption = 12
-	return rtt + think + Serialization(request+SYNFrame+cookieOption, rate) + Serialization(reply+SegmentOverhead, rate)
+	return rtt + max(think, Serialization(SYNFrame, rate)) + Serialization(request+SYNFrame+cookieOption, rate) + Serialization(reply+SegmentOverhead, rate)
 }
 
 // SYNTimeout is the first retransmission timeout of a SYN (RFC 6298, 2.1; TCP_TIMEOUT_INIT in

@@ -41,6 +41,11 @@ func TestHandshake(t *testing.T) {
 	if got := theory.FirstRequest(50*ms, 3*ms, 100, 100, 0); got != 103*ms {
 		t.Errorf("first request: %v, want 2R + S = 103ms", got)
 	}
+	// Measured at 100 kbit/s and 20 ms with 100 and 500 bytes: 31.84 ms to connect and
+	// 90 ms for the request, within a millisecond.
+	if got := theory.FirstRequest(20*ms, 0, 100, 500, 100e3) - theory.Handshake(20*ms, 100e3); (got - 90*ms).Abs() > ms {
+		t.Errorf("first request at 100 kbit/s: %v, want about 90ms", got)
+	}
 	if got := theory.FastOpenRequest(50*ms, 3*ms, 100, 100, 0); got != 53*ms {
 		t.Errorf("with Fast Open: %v, want R + S = 53ms", got)
 	}
