@@ -152,10 +152,10 @@ func poller(b *testing.B, cfg Config, count int) *tcplabv1.LatencySummary {
 	return l.summary()
 }
 
-func inside[T any](b *testing.B, ns *netns.Handle, make func() (T, error)) (value T) {
+func inside[T any](b *testing.B, ns *netns.Handle, open func() (T, error)) (value T) {
 	b.Helper()
 	err := ns.Do(func() (err error) {
-		value, err = make()
+		value, err = open()
 		return err
 	})
 	if err != nil {

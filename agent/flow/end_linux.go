@@ -2,6 +2,7 @@ package flow
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -207,7 +208,7 @@ func (s *socket) receiveFIN() error {
 	switch n, err := s.discard(make([]byte, 1)); {
 	case n > 0:
 		return errTooMuch
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		return nil
 	default:
 		return err

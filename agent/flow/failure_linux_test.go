@@ -166,7 +166,7 @@ func TestConnectionThatCannotBeMade(t *testing.T) {
 			if m.connect != 0 || m.started.IsZero() {
 				t.Errorf("connect took %s from %s", m.connect, m.started)
 			}
-			if early := test.want != context.DeadlineExceeded; early != (ctx.Err() == nil) {
+			if early := !errors.Is(test.want, context.DeadlineExceeded); early != (ctx.Err() == nil) {
 				t.Errorf("the context's end is %v", ctx.Err())
 			}
 			noSockets(t, cfg)
@@ -243,7 +243,7 @@ func TestPeerThatBreaksTheAgreement(t *testing.T) {
 			go func() { served <- s.serve(ctx) }()
 			asked := make(chan measured, 1)
 			go func() { asked <- testClient(cfg, test.client).run(ctx, address) }()
-			if test.want == context.Canceled {
+			if errors.Is(test.want, context.Canceled) {
 				cancel() // both wait for one another
 			}
 			if errs := errors.Join((<-asked).err, (<-served).err); !errors.Is(errs, test.want) {

@@ -25,7 +25,8 @@ func TestSummary(t *testing.T) {
 		"two":   {[]float64{3, 1}, &tcplabv1.LatencySummary{Count: 2, Min: ms(1), Mean: ms(2), P50: ms(1), P90: ms(3), P99: ms(3), Max: ms(3)}},
 		"three": {[]float64{9, 1, 2}, &tcplabv1.LatencySummary{Count: 3, Min: ms(1), Mean: ms(4), P50: ms(2), P90: ms(9), P99: ms(9), Max: ms(9)}},
 		"below a microsecond": {[]float64{0.0001, 0.0003}, &tcplabv1.LatencySummary{
-			Count: 2, Min: ms(0.0001), Mean: ms(0.0002), P50: ms(0.0001), P90: ms(0.0003), P99: ms(0.0003), Max: ms(0.0003)}},
+			Count: 2, Min: ms(0.0001), Mean: ms(0.0002), P50: ms(0.0001), P90: ms(0.0003), P99: ms(0.0003), Max: ms(0.0003),
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var l latencies

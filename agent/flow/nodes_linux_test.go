@@ -135,15 +135,18 @@ func run(t testing.TB, spec *tcplabv1.Flow, cfg Config) *tcplabv1.FlowResult {
 
 func bulkBytes(n uint64) *tcplabv1.Flow {
 	return &tcplabv1.Flow{Name: "b", Client: "client", Server: "server", Kind: &tcplabv1.Flow_Bulk{
-		Bulk: &tcplabv1.Bulk{Amount: &tcplabv1.Bulk_Bytes{Bytes: n}}}}
+		Bulk: &tcplabv1.Bulk{Amount: &tcplabv1.Bulk_Bytes{Bytes: n}},
+	}}
 }
 
 func bulkFor(d time.Duration) *tcplabv1.Flow {
 	return &tcplabv1.Flow{Name: "b", Client: "client", Server: "server", Kind: &tcplabv1.Flow_Bulk{
-		Bulk: &tcplabv1.Bulk{Amount: &tcplabv1.Bulk_Duration{Duration: durationpb.New(d)}}}}
+		Bulk: &tcplabv1.Bulk{Amount: &tcplabv1.Bulk_Duration{Duration: durationpb.New(d)}},
+	}}
 }
 
 func transactions(count uint32, reply uint64, writes ...uint32) *tcplabv1.Flow {
 	return &tcplabv1.Flow{Name: "t", Client: "client", Server: "server", Kind: &tcplabv1.Flow_Transaction{
-		Transaction: &tcplabv1.Transaction{Writes: writes, Reply: reply, Count: count}}}
+		Transaction: &tcplabv1.Transaction{Writes: writes, Reply: reply, Count: count},
+	}}
 }

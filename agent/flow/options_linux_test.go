@@ -7,7 +7,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/tcplab/tcplab/internal/need"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
@@ -78,14 +77,14 @@ func TestOptionsAreInForceAtBothEnds(t *testing.T) {
 		mss     uint32
 	}{
 		"none":       {nil, func(*inForce) {}, 1448},
-		"nagle":      {&tcplabv1.SocketOptions{NoDelay: proto.Bool(false)}, func(o *inForce) { o.NoDelay = 0 }, 1448},
-		"no delay":   {&tcplabv1.SocketOptions{NoDelay: proto.Bool(true)}, func(*inForce) {}, 1448},
+		"nagle":      {&tcplabv1.SocketOptions{NoDelay: new(false)}, func(o *inForce) { o.NoDelay = 0 }, 1448},
+		"no delay":   {&tcplabv1.SocketOptions{NoDelay: new(true)}, func(*inForce) {}, 1448},
 		"reno":       {&tcplabv1.SocketOptions{Congestion: "reno"}, func(o *inForce) { o.Congestion = "reno" }, 1448},
 		"cubic":      {&tcplabv1.SocketOptions{Congestion: "cubic"}, func(o *inForce) { o.Congestion = "cubic" }, 1448},
 		"buffers":    {&tcplabv1.SocketOptions{SendBuffer: 50_000, ReceiveBuffer: 60_000}, func(o *inForce) { o.SendBuffer, o.ReceiveBuffer = 100_000, 120_000 }, 1448},
 		"small MSS":  {&tcplabv1.SocketOptions{Mss: 536}, func(*inForce) {}, 524}, // less 12 bytes of timestamps
 		"receive":    {&tcplabv1.SocketOptions{ReceiveBuffer: 70_000}, func(o *inForce) { o.ReceiveBuffer = 140_000 }, 1448},
-		"everything": {&tcplabv1.SocketOptions{NoDelay: proto.Bool(false), Congestion: "reno", SendBuffer: 40_000, ReceiveBuffer: 40_000, Mss: 1000}, func(o *inForce) { *o = inForce{0, 80_000, 80_000, "reno", o.Linger} }, 988},
+		"everything": {&tcplabv1.SocketOptions{NoDelay: new(false), Congestion: "reno", SendBuffer: 40_000, ReceiveBuffer: 40_000, Mss: 1000}, func(o *inForce) { *o = inForce{0, 80_000, 80_000, "reno", o.Linger} }, 988},
 	} {
 		t.Run(name, func(t *testing.T) {
 			// How the kernel tunes a send buffer depends on the congestion control.

@@ -59,10 +59,10 @@ func (c *stream) receive(size uint64) error {
 	for size > 0 {
 		n, err := c.take(p[:min(size, uint64(len(p)))])
 		size -= uint64(n)
-		if size > 0 && err == io.EOF {
+		if size > 0 && errors.Is(err, io.EOF) {
 			return errEnded
 		}
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
 	}
@@ -73,7 +73,7 @@ func (c *stream) receive(size uint64) error {
 func (c *stream) receiveAll() error {
 	p := make([]byte, discardSize)
 	for {
-		if _, err := c.take(p); err == io.EOF {
+		if _, err := c.take(p); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err

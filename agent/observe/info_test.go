@@ -42,12 +42,16 @@ func TestDecodeInfo(t *testing.T) {
 			i.BytesSent, i.BytesRetrans, i.DSACKDups = 0, 0, 0
 		}},
 		"Linux 3.14": {104, func(i *Info) {
-			*i = Info{State: i.State, CAState: i.CAState, Options: i.Options, RTO: i.RTO, ATO: i.ATO, SndMSS: i.SndMSS, RcvMSS: i.RcvMSS, Lost: i.Lost,
-				RTT: i.RTT, RTTVar: i.RTTVar, SndSsthresh: i.SndSsthresh, SndCwnd: i.SndCwnd, Reordering: i.Reordering, TotalRetrans: i.TotalRetrans}
+			*i = Info{
+				State: i.State, CAState: i.CAState, Options: i.Options, RTO: i.RTO, ATO: i.ATO, SndMSS: i.SndMSS, RcvMSS: i.RcvMSS, Lost: i.Lost,
+				RTT: i.RTT, RTTVar: i.RTTVar, SndSsthresh: i.SndSsthresh, SndCwnd: i.SndCwnd, Reordering: i.Reordering, TotalRetrans: i.TotalRetrans,
+			}
 		}},
 		"cut in a field": {103, func(i *Info) {
-			*i = Info{State: i.State, CAState: i.CAState, Options: i.Options, RTO: i.RTO, ATO: i.ATO, SndMSS: i.SndMSS, RcvMSS: i.RcvMSS, Lost: i.Lost,
-				RTT: i.RTT, RTTVar: i.RTTVar, SndSsthresh: i.SndSsthresh, SndCwnd: i.SndCwnd, Reordering: i.Reordering}
+			*i = Info{
+				State: i.State, CAState: i.CAState, Options: i.Options, RTO: i.RTO, ATO: i.ATO, SndMSS: i.SndMSS, RcvMSS: i.RcvMSS, Lost: i.Lost,
+				RTT: i.RTT, RTTVar: i.RTTVar, SndSsthresh: i.SndSsthresh, SndCwnd: i.SndCwnd, Reordering: i.Reordering,
+			}
 		}},
 		"nothing": {0, func(i *Info) { *i = Info{} }},
 	} {
