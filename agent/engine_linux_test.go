@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/testing/protocmp"
 
 	"github.com/tcplab/tcplab/agent/link"
 	"github.com/tcplab/tcplab/agent/link/veth"
@@ -98,5 +99,37 @@ func BenchmarkApply(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.StartTimer()
+	}
+}
+
+// counted is a link that has counted what it is told.
+type counted struct {
+	link.Link // for what no count calls
+	counters  [2]link.Counters
+}
+
+func (c counted) Counters() ([2]link.Counters, error) { return c.counters, nil }
+
+// A frame that the engine itself lost voids the trial, with the figures.
+func TestLostByTheEngine(t *testing.T) {
+	d := &deployment{
+		plan: &topology.Plan{Links: []topology.Link{{Name: "a-b"}}},
+		standing: &topology.Standing{Links: []link.Link{counted{counters: [2]link.Counters{
+			{Received: 10, Delivered: 7, Lost: 2, Overflow: 1, PeakQueue: 3}, {Received: 100, Delivered: 95, Failed: 5},
+		}}}},
+		choice: &choice{kinds: []tcplabv1.Engine{tcplabv1.Engine_ENGINE_WIRE}},
+	}
+	reports := d.unmeasured()
+	err := d.countLinks(reports)
+	if err == nil || !strings.Contains(err.Error(), "link a-b backward: the wire engine itself lost 5 of 100 frames") || strings.Contains(err.Error(), "forward:") {
+		t.Errorf("countLinks: %v", err)
+	}
+	want := []*tcplabv1.LinkCounters{
+		{Received: 10, Delivered: 7, Lost: 2, Overflow: 1, PeakQueue: 3}, {Received: 100, Delivered: 95, Failed: 5},
+	}
+	for i, w := range want {
+		if diff := cmp.Diff(w, reports[i].GetCounters(), protocmp.Transform()); diff != "" {
+			t.Errorf("direction %d (-want +got):\n%s", i, diff)
+		}
 	}
 }

@@ -40,6 +40,11 @@ type End struct {
 // ready to send. Two requests to the kernel for one pair would leave a moment in which a
 // killed process loses the pair; here each end is born where it belongs.
 func Veth(a, b End) error {
+	for _, end := range []End{a, b} {
+		if err := end.NS.Do(steerNew); err != nil {
+			return fmt.Errorf("keep frames in order in %s: %w", end.NS.Name(), err)
+		}
+	}
 	err := a.NS.Do(func() error {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name = a.Name

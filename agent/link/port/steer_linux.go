@@ -3,6 +3,7 @@ package port
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,9 +13,10 @@ import (
 // processor that happened to send it, and a flow whose sender moves between
 // processors arrives out of order.
 //
-// The setting (kernel: Documentation/networking/scaling.rst, RPS) lives in sysfs
-// alone, and the machine's /sys shows the machine's namespace. So sysfs is
-// opened for this namespace, without mounting it anywhere (kernel 5.2).
+// The setting (kernel: Documentation/networking/scaling.rst, RPS) lives in sysfs,
+// and the machine's /sys shows the machine's namespace. So sysfs is opened for
+// this namespace, without mounting it anywhere (kernel 5.2). The kernel lets the
+// host's root alone write there; root of a user namespace relies on steerNew.
 func steer(name string) error {
 	file := fmt.Sprintf("class/net/%s/queues/rx-0/rps_cpus", name)
 	root, err := sysfs()
@@ -22,7 +24,7 @@ func steer(name string) error {
 		return fmt.Errorf("open sysfs to keep frames in order: %w", err)
 	}
 	defer unix.Close(root)
-	fd, err := unix.Openat(root, file, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(root, file, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {
 		return nil // a kernel for one processor: nothing can overtake
 	}
@@ -30,10 +32,27 @@ func steer(name string) error {
 		return fmt.Errorf("open %s to keep frames in order: %w", file, err)
 	}
 	defer unix.Close(fd)
+	mask := make([]byte, 4096)
+	if n, err := unix.Read(fd, mask); err == nil && isFirst(string(mask[:n])) {
+		return nil
+	}
 	if _, err := unix.Write(fd, []byte("1")); err != nil {
 		return fmt.Errorf("set %s to keep frames in order: %w", file, err)
 	}
 	return nil
+}
+
+// isFirst reports whether a mask of processors, in groups of 32 bits ("00000000,00000001"), is
+// that of the first alone.
+func isFirst(mask string) bool {
+	return strings.TrimLeft(strings.TrimSpace(mask), "0,") == "1"
+}
+
+// steerNew does what steer does for interfaces that are yet to come into this
+// thread's namespace (net.core.rps_default_mask, kernel 6.3), which root of a user
+// namespace may do as well. An older kernel has steer alone.
+func steerNew() error {
+	return writeExisting("/proc/sys/net/core/rps_default_mask", "1")
 }
 
 // sysfs opens the root of a sysfs that shows the thread's network namespace.
