@@ -410,6 +410,36 @@ func TestCancelInEachPhase(t *testing.T) {
 	}
 }
 
+// TestWatcherSeesTheEnd stops the controller under a watcher, as Ctrl-C does.
+func TestWatcherSeesTheEnd(t *testing.T) {
+	agent := newScriptedAgent()
+	agent.block = "WatchTrial"
+	h := start(t, agent, 0)
+	id := h.create(t, nil).GetId()
+	stream, err := h.WatchRun(t.Context(), &tcplabv1.WatchRunRequest{RunId: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-agent.reached
+	if err := h.stop(); err != nil {
+		t.Fatal(err)
+	}
+	var last *tcplabv1.RunEvent
+	for {
+		response, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = response.GetEvent()
+	}
+	if run := last.GetRun(); run.GetState() != cancelled || run.GetFailure() != "its controller was stopped" {
+		t.Errorf("the last event is %v", last)
+	}
+}
+
 // TestAgentThatHangs stops a controller whose agent answers nothing any more.
 func TestAgentThatHangs(t *testing.T) {
 	agent := newScriptedAgent()
@@ -467,11 +497,11 @@ func TestTimeout(t *testing.T) {
 	agent := newScriptedAgent()
 	agent.block = "WatchTrial"
 	h := start(t, agent, 0)
-	run := h.end(t, h.create(t, &tcplabv1.RunOptions{Timeout: durationpb.New(50 * time.Millisecond)}).GetId())
-	if run.GetState() != failed || run.GetFailureReason() != tcplabv1.FailureReason_FAILURE_REASON_TIMEOUT || !strings.Contains(run.GetFailure(), "50ms") {
+	run := h.end(t, h.create(t, &tcplabv1.RunOptions{Timeout: durationpb.New(200 * time.Millisecond)}).GetId())
+	if run.GetState() != failed || run.GetFailureReason() != tcplabv1.FailureReason_FAILURE_REASON_TIMEOUT || !strings.Contains(run.GetFailure(), "200ms") {
 		t.Errorf("the run ended as %v", run)
 	}
-	if agent.count("CancelTrial") != 1 {
+	if agent.count("StartTrial") > 0 && agent.count("CancelTrial") != 1 { // on a very slow machine it never started
 		t.Error("the trial was not cancelled")
 	}
 	h.wantNothingLeft(t)

@@ -175,9 +175,15 @@ func (d *Driver) poke() {
 
 // carryOut drives one run to its end.
 func (d *Driver) carryOut(j *job) {
-	ctx, cancel := context.WithTimeoutCause(j.ctx, j.plan.Timeout(),
-		failed(tcplabv1.FailureReason_FAILURE_REASON_TIMEOUT, "it took longer than its timeout of %v", j.plan.Timeout()))
-	defer cancel()
+	// A timer of our own and no deadline: gRPC would send a deadline along, and
+	// the agent's end of it may be the first to say that a call broke.
+	ctx, cancel := context.WithCancelCause(j.ctx)
+	defer cancel(nil)
+	limit := j.plan.Timeout()
+	timer := time.AfterFunc(limit, func() {
+		cancel(failed(tcplabv1.FailureReason_FAILURE_REASON_TIMEOUT, "it took longer than its timeout of %v", limit))
+	})
+	defer timer.Stop()
 	hasty, cancelHasty := outlive(j.ctx, haste)
 	defer cancelHasty()
 	final, cancelFinal := outlive(j.ctx, last)
