@@ -119,6 +119,12 @@ func (a *agent) host(ctx context.Context) (*tcplabv1.Host, error) {
 		return nil, err
 	}
 	h.Name, h.AgentVersion = a.cfg.HostName, a.cfg.Version
+	for _, c := range h.GetCapabilities() {
+		if c.GetState() == tcplabv1.CapabilityState_CAPABILITY_STATE_REQUIRED {
+			h.AutoEngineReason = fmt.Sprintf("no lab can run here: %s: %s", c.GetName(), c.GetDetail())
+			return h, nil
+		}
+	}
 	e := newEngines()
 	// A shape of all that a link can have.
 	shape := link.Shape{Rate: 1e7, Delay: time.Millisecond, Loss: 0.01, Queue: link.Queue{Packets: link.MinQueuePackets}}

@@ -103,7 +103,8 @@ func (a *app) serve(dir string, st *store.Store) (*embedded, error) {
 	var controllerGroup, agentGroup errgroup.Group
 	agentGroup.Go(func() error {
 		return agent.Run(agentCtx, agent.Config{
-			SpoolDir: filepath.Join(dir, "spool"), HostName: hostName, Version: version(), Log: a.log.With("part", "agent"),
+			// A controller of this process has no claim on an earlier one's results.
+			SpoolDir: filepath.Join(dir, "spool"), DiscardSpool: true, HostName: hostName, Version: version(), Log: a.log.With("part", "agent"),
 		}, agentPipe)
 	})
 	controllerGroup.Go(func() error {

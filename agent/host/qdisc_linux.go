@@ -70,9 +70,17 @@ func tryQdisc(kind string) error {
 		if errors.Is(err, unix.EINVAL) {
 			return nil
 		}
-		return fmt.Errorf("add a %s qdisc: %w", kind, err)
+		return fmt.Errorf("add a %s qdisc: %w", kind, explain(err))
 	}
 	return netlink.QdiscDel(qdisc)
+}
+
+// explain says what the kernel means by ENOENT, which is no file.
+func explain(err error) error {
+	if errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("this kernel does not have it (%w)", err)
+	}
+	return err
 }
 
 // tryFilter hangs a filter at an ingress qdisc. ENOENT and EINVAL mean what they mean
@@ -92,7 +100,7 @@ func tryFilter(filter netlink.Filter) error {
 		err = nil
 	}
 	if err != nil {
-		err = fmt.Errorf("add a %s filter: %w", filter.Type(), err)
+		err = fmt.Errorf("add a %s filter: %w", filter.Type(), explain(err))
 	}
 	return errors.Join(err, netlink.QdiscDel(ingress))
 }

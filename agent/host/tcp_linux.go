@@ -53,7 +53,7 @@ func tryCongestion(name string) error {
 	err = unix.SetsockoptString(sock, unix.IPPROTO_TCP, unix.TCP_CONGESTION, name)
 	switch {
 	case errors.Is(err, unix.ENOENT):
-		return fmt.Errorf("this kernel does not have it: %w", err)
+		return explain(err)
 	case errors.Is(err, unix.EPERM):
 		return fmt.Errorf("this kernel has it for privileged processes alone: %w", err)
 	}
