@@ -95,10 +95,7 @@ func TestCreateThatFailsLeavesNothing(t *testing.T) {
 		good := link.Spec{Name: "a-b", Ends: [2]link.Port{end(nodes[0], 0), end(nodes[1], 1)}}
 		taken := good
 		taken.Ends[1] = taken.Ends[0] // the same name in the same node
-		before, err := os.ReadDir("/proc/self/fd")
-		if err != nil {
-			t.Fatal(err)
-		}
+		before := descriptors(t)
 		if _, err := e.Create(t.Context(), taken); err == nil {
 			t.Error("two interfaces of one name were made in one node")
 		}
@@ -112,16 +109,15 @@ func TestCreateThatFailsLeavesNothing(t *testing.T) {
 				t.Errorf("it left %v at end %d", left, i)
 			}
 		}
-		after, err := os.ReadDir("/proc/self/fd")
-		if err != nil {
-			t.Fatal(err)
-		}
-		extra := len(after) - len(before)
+		allowed := before
 		if kind == Packet {
-			extra-- // the fabric namespace, which is the engine's
+			allowed++ // the fabric namespace, which is the engine's
 		}
-		if extra > 0 {
-			t.Errorf("it left %d descriptors open", extra)
+		// A thread that has left a namespace closes the descriptor of its own one a moment later.
+		for deadline := time.Now().Add(10 * time.Second); descriptors(t) > allowed; {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d descriptors are open, %d were", descriptors(t), before)
+			}
 		}
 		made, err := e.Create(t.Context(), good)
 		if err != nil {
@@ -131,6 +127,16 @@ func TestCreateThatFailsLeavesNothing(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// descriptors is how many this process has open.
+func descriptors(t *testing.T) int {
+	t.Helper()
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(open)
 }
 
 func TestCheckRefuses(t *testing.T) {
@@ -304,10 +310,6 @@ func openRaw(t *testing.T, ns *netns.Handle) raw {
 		if err := unix.SetsockoptTimeval(r.sock, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &patience); err != nil {
 			return err
 		}
-		// Room for all frames of a test: the socket must not be what loses them.
-		if err := unix.SetsockoptInt(r.sock, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20); err != nil {
-			return err
-		}
 		return unix.Bind(r.sock, &unix.SockaddrLinklayer{Protocol: binary.NativeEndian.Uint16(protocol[:]), Ifindex: r.index})
 	})
 	if err != nil {
@@ -379,7 +381,7 @@ func survivors(t *testing.T, b *bench, from, to raw, lossy link.Shape, n uint32)
 
 func TestRearmRepeatsTheLosses(t *testing.T) {
 	forKinds(t, func(t *testing.T, kind PortKind) {
-		const n = 500
+		const n = 200 // fits a socket's buffer on any machine: the socket must not be what loses them
 		lossy := link.Shape{Loss: 0.1, Delay: time.Millisecond}
 		b := stand(t, kind, lossy, link.Shape{})
 		from, to := openRaw(t, b.nodes[0]), openRaw(t, b.nodes[1])
