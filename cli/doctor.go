@@ -24,7 +24,7 @@ for each thing missing what to do about it. It exits 3 where no lab can run.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			// What an ordinary user can do here is what a run could do, in a user
 			// namespace of its own.
-			if status, entered, err := a.enterUserNamespace(); entered {
+			if status, entered, err := a.enterUserNamespace(cmd.Context()); entered {
 				if err == nil && status != 0 {
 					err = &statusError{status: status}
 				}
@@ -72,7 +72,7 @@ func (a *app) printHost(host *tcplabv1.Host) error {
 	k := host.GetKernel()
 	fmt.Fprintf(&b, "%s: Linux %s, HZ %d, %s; tcplab %s\n", host.GetName(), k.GetRelease(), k.GetHz(), plural(int(host.GetCpus()), "CPU"), host.GetAgentVersion())
 	fmt.Fprintf(&b, "congestion control: %s (default %s)\n", strings.Join(k.GetCongestionControls(), ", "), k.GetDefaultCongestionControl())
-	fmt.Fprintf(&b, "engine auto takes %s: %s\n", engineWord(host.GetAutoEngine()), host.GetAutoEngineReason())
+	fmt.Fprintf(&b, "engine auto takes %s\n", host.GetAutoEngineReason())
 	group, width := "", 0
 	for _, c := range host.GetCapabilities() {
 		width = max(width, len(c.GetName()))

@@ -56,7 +56,7 @@ func (a *app) printPlan(plan *tcplabv1.RunPlan, host *tcplabv1.Host, asked tcpla
 	}
 	engine := engineWord(asked) + ", as asked"
 	if asked == tcplabv1.Engine_ENGINE_AUTO {
-		engine = engineWord(host.GetAutoEngine()) + ": " + host.GetAutoEngineReason()
+		engine = host.GetAutoEngineReason()
 	}
 	fmt.Fprintf(&b, "\nEngine\n  %s\n\nTrials\n", engine)
 	names := paramNames(pointsOf(plan.GetPoints()))

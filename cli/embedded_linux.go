@@ -68,7 +68,7 @@ func (a *app) openEmbedded(ctx context.Context, o embeddedOptions) (*embedded, e
 	if err != nil {
 		return nil, err
 	}
-	lab, err := a.serve(dir, st)
+	lab, err := a.serve(ctx, dir, st)
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
@@ -77,8 +77,8 @@ func (a *app) openEmbedded(ctx context.Context, o embeddedOptions) (*embedded, e
 
 // serve starts agent and controller over an open store, which they own from
 // then on.
-func (a *app) serve(dir string, st *store.Store) (*embedded, error) {
-	socket, err := listenSocket(dir)
+func (a *app) serve(ctx context.Context, dir string, st *store.Store) (*embedded, error) {
+	socket, err := listenSocket(ctx, dir)
 	if err != nil {
 		return nil, err
 	}

@@ -26,6 +26,6 @@ func (a *app) openEmbedded(context.Context, embeddedOptions) (*embedded, error) 
 	return nil, &statusError{status: exitHost, message: "labs are built from Linux network stacks, and this is not Linux", remedy: "run tcplab on a Linux machine or in a virtual one"}
 }
 
-func (a *app) enterUserNamespace() (int, bool, error) { return 0, false, nil }
+func (a *app) enterUserNamespace(context.Context) (int, bool, error) { return 0, false, nil }
 
 func enterCommand(netnsPath string) string { return "nsenter --net=" + netnsPath }

@@ -43,15 +43,13 @@ func (a *app) exitStatus(err error) int {
 	if err == nil {
 		return exitOK
 	}
-	var problems labs.Problems
-	if errors.As(err, &problems) {
+	if problems, ok := errors.AsType[labs.Problems](err); ok {
 		for _, p := range problems {
 			a.printf("%v\n", p)
 		}
 		return exitUsage
 	}
-	var st *statusError
-	if errors.As(err, &st) {
+	if st, ok := errors.AsType[*statusError](err); ok {
 		a.printError(st.message, st.remedy)
 		return st.status
 	}

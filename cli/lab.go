@@ -60,7 +60,7 @@ func (a *app) labListCommand() *cobra.Command {
 			for _, info := range labs.List() {
 				rows = append(rows, []string{info.Name, info.Title})
 			}
-			return printTable(a.Out, "", []string{"LAB", "WHAT IT SHOWS"}, rows)
+			return printTable(a.Out, []string{"LAB", "WHAT IT SHOWS"}, rows)
 		},
 	}
 	outputFlag(cmd, &output)

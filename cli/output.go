@@ -75,11 +75,10 @@ func printJSON(w io.Writer, v any) error {
 }
 
 // printTable prints rows under a header in aligned columns.
-func printTable(w io.Writer, indent string, header []string, rows [][]string) error {
+func printTable(w io.Writer, header []string, rows [][]string) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, row := range append([][]string{header}, rows...) {
-		line := indent + strings.Join(row, "\t")
-		if _, err := fmt.Fprintln(tw, strings.TrimRight(line, " \t")); err != nil {
+		if _, err := fmt.Fprintln(tw, strings.TrimRight(strings.Join(row, "\t"), " \t")); err != nil {
 			return fmt.Errorf("write the table: %w", err)
 		}
 	}

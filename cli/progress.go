@@ -25,7 +25,7 @@ type progress struct {
 	done     int
 	mu       sync.Mutex
 	line     string
-	said     string // last plain line's phase, to say each once
+	detail   string // as last said
 	stop     chan struct{}
 	stopped  chan struct{}
 	stopOnce sync.Once
@@ -109,8 +109,10 @@ func (p *progress) trial(t *tcplabv1.TrialProgress) {
 	case tcplabv1.TrialPhase_TRIAL_PHASE_FAILED:
 		phase += ": " + t.GetDetail()
 	default:
-		if t.GetDetail() != "" {
-			phase += ": " + t.GetDetail()
+		// Which engines and why: said once, and again when it changes.
+		if detail := t.GetDetail(); detail != "" && detail != p.detail {
+			p.detail = detail
+			p.print(p.id + ": " + detail)
 		}
 	}
 	p.line = what + " " + phase

@@ -43,14 +43,17 @@ func (a *app) printExpectations(r *tcplabv1.RunReport) error {
 		for _, name := range names {
 			row = append(row, param(e.GetPoint()[name]))
 		}
-		permitted := ""
+		measured, predicted, permitted := "", "", ""
+		// A condition that compares no two numbers has none to show.
+		if len(e.GetRepetitions()) > 0 {
+			measured, predicted = quantity(e.GetMeasured(), e.GetUnit()), quantity(e.GetPredicted(), e.GetUnit())
+		}
 		if e.GetPermitted() > 0 {
 			permitted = "± " + quantity(e.GetPermitted(), e.GetUnit())
 		}
-		rows = append(rows, append(row, e.GetName(), quantity(e.GetMeasured(), e.GetUnit()),
-			quantity(e.GetPredicted(), e.GetUnit()), permitted, a.verdict(e.GetVerdict())))
+		rows = append(rows, append(row, e.GetName(), measured, predicted, permitted, a.verdict(e.GetVerdict())))
 	}
-	if err := printTable(a.Out, "", header, rows); err != nil {
+	if err := printTable(a.Out, header, rows); err != nil {
 		return err
 	}
 	var details []string
@@ -96,7 +99,7 @@ func (a *app) printLinks(r *tcplabv1.RunReport) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	if err := printTable(a.Out, "", []string{"LINK", "ENGINE", "DELAY", "RATE", "LOSS", "PROOF"}, rows); err != nil {
+	if err := printTable(a.Out, []string{"LINK", "ENGINE", "DELAY", "RATE", "LOSS", "PROOF"}, rows); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintln(a.Out)

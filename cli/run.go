@@ -106,7 +106,7 @@ func (a *app) run(ctx context.Context, arg string, f *runFlags) error {
 			LabSource: &tcplabv1.PlanRunRequest_Source{Source: sent}, Overrides: params, Options: options,
 		})
 	}
-	if status, entered, err := a.enterUserNamespace(); entered || err != nil {
+	if status, entered, err := a.enterUserNamespace(ctx); entered || err != nil {
 		if err == nil && status != 0 {
 			err = &statusError{status: status}
 		}

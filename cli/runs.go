@@ -94,7 +94,7 @@ func (a *app) printRuns(page *tcplabv1.ListRunsResponse, f format) error {
 			run.GetCreateTime().AsTime().Local().Format(time.DateTime), elapsed, a.verdict(run.GetVerdict()),
 		})
 	}
-	return printTable(a.Out, "", []string{"RUN", "STATE", "TRIALS", "ENGINE", "CREATED", "TOOK", "VERDICT"}, rows)
+	return printTable(a.Out, []string{"RUN", "STATE", "TRIALS", "ENGINE", "CREATED", "TOOK", "VERDICT"}, rows)
 }
 
 func (a *app) runsShowCommand() *cobra.Command {

@@ -29,7 +29,7 @@ const (
 // listenSocket listens in the state directory, for this user alone. A socket
 // that a killed process left is replaced: the caller holds the directory's
 // lock. Closing the listener removes the socket.
-func listenSocket(dir string) (net.Listener, error) {
+func listenSocket(ctx context.Context, dir string) (net.Listener, error) {
 	path, done, err := socketPath(dir)
 	if err != nil {
 		return nil, err
@@ -38,7 +38,7 @@ func listenSocket(dir string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("replace the controller's socket: %w", err)
 	}
-	lis, err := net.Listen("unix", path)
+	lis, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("listen in the state directory %s: %w", dir, err)
 	}

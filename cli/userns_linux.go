@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -21,7 +22,7 @@ const insideVar = "TCPLAB_USER_NAMESPACE"
 // own, where this process may not make network namespaces itself. It reports
 // whether it did so, and the exit status. The other process is killed by the
 // kernel when this one dies in any way.
-func (a *app) enterUserNamespace() (status int, entered bool, err error) {
+func (a *app) enterUserNamespace(ctx context.Context) (status int, entered bool, err error) {
 	if canMakeNamespaces() {
 		return 0, false, nil
 	}
@@ -40,7 +41,7 @@ func (a *app) enterUserNamespace() (status int, entered bool, err error) {
 	// PDEATHSIG is sent when the thread that started the child ends.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Env = append(os.Environ(), insideVar+"=1", stateDirVar+"="+dir)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.In, a.Out, a.Err
@@ -73,8 +74,7 @@ func (a *app) enterUserNamespace() (status int, entered bool, err error) {
 	err = cmd.Wait()
 	close(ended)
 	<-forwarded
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		if exit.ExitCode() >= 0 {
 			return exit.ExitCode(), true, nil
 		}

@@ -23,6 +23,9 @@ import (
 // main thread.
 const self = "/proc/thread-self/ns/net"
 
+// errNotReturned is Do's error where the function ended its goroutine.
+var errNotReturned = errors.New("the function ended its goroutine instead of returning")
+
 // Handle is an open network namespace. It is safe for concurrent use; it must
 // be closed once, after all use.
 type Handle struct {
@@ -100,27 +103,34 @@ func (h *Handle) Netlink(families ...int) (*netlink.Handle, error) {
 }
 
 // onThread runs fn on a goroutine locked to its thread and puts the thread back
-// into the namespace it was in. Where that fails the goroutine ends locked, and
-// the runtime ends the thread with it.
+// into the namespace it was in. Where that is forbidden, as it is to root of a
+// user namespace that does not own the host's network namespace, the goroutine
+// ends locked, and the runtime ends the thread with it.
 func onThread(fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
+		// Sent however fn ends; runtime.Goexit is what testing.T.Fatal does.
+		err := errNotReturned
+		defer func() { done <- err }()
 		runtime.LockOSThread()
-		before, err := os.Open(self)
-		if err != nil {
+		if unix.Gettid() == unix.Getpid() {
+			// The runtime cannot end the main thread, and /proc/self is read
+			// through it: keep it locked here, so that fn gets another.
+			defer runtime.UnlockOSThread()
+			err = onThread(fn)
+			return
+		}
+		before, openErr := os.Open(self)
+		if openErr != nil {
 			runtime.UnlockOSThread()
-			done <- fmt.Errorf("open this thread's network namespace: %w", err)
+			err = fmt.Errorf("open this thread's network namespace: %w", openErr)
 			return
 		}
 		defer before.Close()
 		err = fn()
-		if back := unix.Setns(int(before.Fd()), unix.CLONE_NEWNET); back != nil {
-			// Still locked: the runtime ends this thread with the goroutine.
-			done <- errors.Join(err, fmt.Errorf("leave the network namespace: %w", back))
-			return
+		if unix.Setns(int(before.Fd()), unix.CLONE_NEWNET) == nil {
+			runtime.UnlockOSThread()
 		}
-		runtime.UnlockOSThread()
-		done <- err
 	}()
 	return <-done
 }

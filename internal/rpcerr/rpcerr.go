@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -109,8 +110,7 @@ func From(err error) *Error {
 	if err == nil {
 		return nil
 	}
-	var own *Error
-	if errors.As(err, &own) {
+	if own, ok := errors.AsType[*Error](err); ok {
 		return own
 	}
 	switch {
@@ -119,11 +119,17 @@ func From(err error) *Error {
 	case errors.Is(err, context.DeadlineExceeded):
 		return &Error{Code: codes.DeadlineExceeded, Message: err.Error(), Cause: err}
 	}
-	st, ok := status.FromError(err)
-	if !ok {
+	var sent interface {
+		error
+		GRPCStatus() *status.Status
+	}
+	if !errors.As(err, &sent) {
 		return &Error{Code: codes.Internal, Message: err.Error(), Cause: err}
 	}
-	e := &Error{Code: st.Code(), Message: st.Message(), Cause: err}
+	st := sent.GRPCStatus()
+	// What was wrapped around the status stays; gRPC's own wrapping goes.
+	message := strings.Replace(err.Error(), sent.Error(), st.Message(), 1)
+	e := &Error{Code: st.Code(), Message: message, Cause: err}
 	for _, detail := range st.Details() {
 		switch d := detail.(type) {
 		case *errdetails.ErrorInfo:

@@ -31,6 +31,9 @@ func TestErrorSurvivesTheWire(t *testing.T) {
 	if diff := cmp.Diff(sent.Violations, got.Violations); diff != "" {
 		t.Errorf("violations (-sent +got):\n%s", diff)
 	}
+	if want := "create run: " + sent.Message; got.Message != want {
+		t.Errorf("message %q, want %q", got.Message, want)
+	}
 	ignore := cmpopts.IgnoreFields(rpcerr.Error{}, "Cause", "Violations", "Message")
 	if diff := cmp.Diff(sent, got, ignore); diff != "" {
 		t.Errorf("error (-sent +got):\n%s", diff)

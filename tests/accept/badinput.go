@@ -17,9 +17,10 @@ const flows = "experiments:\n  - flows:\n      - name: f\n        transaction: {
 
 // mistakes are lab files that are wrong, each with what its error must say.
 func mistakes() map[string]struct{ text, says string } {
-	bomb := "a: &a [x,x,x,x,x,x,x,x,x]\n"
+	var bomb strings.Builder
+	bomb.WriteString("a: &a [x,x,x,x,x,x,x,x,x]\n")
 	for i := 'b'; i < 'k'; i++ {
-		bomb += fmt.Sprintf("%c: &%c [%s]\n", i, i, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*%c,", i-1), 9), ","))
+		fmt.Fprintf(&bomb, "%c: &%c [%s]\n", i, i, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*%c,", i-1), 9), ","))
 	}
 	return map[string]struct{ text, says string }{
 		"unknown key":       {start + flows + "expct: []\n", "expect"},
@@ -31,7 +32,7 @@ func mistakes() map[string]struct{ text, says string } {
 		"link to itself":    {strings.Replace(start, "[client, server]\n    rtt", "[client, client]\n    rtt", 1) + flows, "client"},
 		"cycle of ${}":      {strings.Replace(start, "20ms", "${x}", 1) + flows + "params: {x: \"${y}\", y: \"${x}\"}\n", "x"},
 		"over 1 MiB":        {start + flows + "# " + strings.Repeat("x", 1<<20) + "\n", "MiB"},
-		"alias bomb":        {bomb + start + flows, "(?i)alias|anchor"},
+		"alias bomb":        {bomb.String() + start + flows, "(?i)alias|anchor"},
 		"not type-checked": {start + flows + "expect:\n  - name: e\n    measure: flow.f.latency.p5O\n    predict: rtt\n    within: {ratio: 3%}\n" +
 			"params: {rtt: 20ms}\n", "p50"},
 		"bool for a number": {start + flows + "expect:\n  - name: e\n    measure: flow.f.latency.p50 > 1\n    predict: 1\n    within: {ratio: 3%}\n", "number"},

@@ -25,17 +25,17 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	status, err := 0, error(nil)
+	var status int
+	var err error
 	switch {
 	case len(os.Args) > 2 && os.Args[1] == deprivedArgument:
-		err = insideDeprived(os.Args[2], os.Args[3:])
-		status = 1
+		status, err = 1, insideDeprived(os.Args[2], os.Args[3:])
 	case len(os.Args) == 5 && os.Args[1] == insideArgument:
 		var figure string
 		if figure, err = insideKilled(ctx, os.Args[2], os.Args[3], os.Args[4]); err != nil {
 			status = 1
 		}
-		fmt.Println(figure)
+		fmt.Fprintln(os.Stdout, figure)
 	default:
 		status, err = accept(ctx, os.Args[1:], os.Stdout, os.Stderr, areas())
 	}

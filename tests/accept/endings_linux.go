@@ -147,7 +147,7 @@ func noPrivilege(ctx context.Context, b *Bench) (string, error) {
 		return "", fmt.Errorf("as an ordinary user: no JSON on standard output")
 	}
 	// In a user namespace that allows no further one, and without capabilities.
-	_, said, status, err = b.withoutNamespaces(ctx, program, dir)
+	_, said, status, err = b.withoutNamespaces(ctx, program)
 	if err != nil {
 		return "", err
 	}
@@ -158,14 +158,14 @@ func noPrivilege(ctx context.Context, b *Bench) (string, error) {
 }
 
 // withoutNamespaces runs handshake where no user namespace can be made.
-func (b *Bench) withoutNamespaces(ctx context.Context, program, dir string) (string, string, int, error) {
+func (b *Bench) withoutNamespaces(ctx context.Context, program string) (string, string, int, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return "", "", 0, err
 	}
 	command := exec.CommandContext(ctx, self, deprivedArgument, program, "run", "handshake")
-	command.Dir = dir
-	command.Env = []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH")}
+	command.Dir = b.Dir
+	command.Env = []string{"HOME=" + b.Dir, "PATH=" + os.Getenv("PATH")}
 	command.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
