@@ -19,6 +19,13 @@ const (
 	// keep within 1%; a short train sees a late timer at its ends.
 	rateShare = 0.05
 
+	// steadyShare is how far each of at least three trains (or of all, where there was
+	// time for fewer) may lie from their median, as a share of it, to prove a link
+	// wrong: a link that is wrong is so each time and alike, a busy host is not.
+	// Trains that are all farShare off to the same side need not be alike.
+	steadyShare = 0.03
+	farShare    = 0.5
+
 	// fill is how much faster than the asked rate a train must be sent to fill
 	// the bottleneck.
 	fill = 1.25
@@ -29,11 +36,12 @@ const (
 
 // observation is what probing one direction saw.
 type observation struct {
-	delays         []time.Duration // of the small probes that arrived
+	delays         []time.Duration // of the small probes that were sent into an idle link and arrived
 	sent, received int             // loss probes
 	trains         []train         // those sent whole
 	overrun        bool            // the receiver itself lost frames: counts and trains are void
 	cut            bool            // time was up while something that is missing might still have come
+	overflow       bool            // the link's queue dropped frames, or its engine did
 }
 
 // void says why the loss probes cannot be counted; "" if they can.
@@ -45,6 +53,8 @@ func (o observation) void() string {
 		return ""
 	case o.overrun:
 		return "this host was too busy to receive all probes"
+	case o.overflow:
+		return "this host stood still and probes overflowed the queue"
 	case o.cut:
 		return "time was up before all probes could arrive"
 	default:
@@ -76,16 +86,23 @@ func judge(shape link.Shape, plan schedule, seen observation, falseAlarm float64
 
 func judgeDelay(shape link.Shape, seen observation, m *Measured) Finding {
 	if len(seen.delays) == 0 {
-		return Finding{Unproven, fmt.Sprintf("asked %v, no probe arrived", shape.Delay)}
+		return Finding{Verdict: Unproven, Detail: fmt.Sprintf("asked %v, no probe arrived", shape.Delay)}
 	}
 	m.Delay = slices.Min(seen.delays)
 	slack := delaySlack + time.Duration(delayShare*float64(shape.Delay))
 	// An idle bottleneck may or may not take a probe's serialization time.
 	least, most := shape.Delay-slack, shape.Delay+shape.Serialization(smallFrame)+slack
-	f := Finding{Passed, fmt.Sprintf("asked %v, measured %v (least of %d probes; permitted %v to %v)",
+	f := Finding{Verdict: Passed, Detail: fmt.Sprintf("asked %v, measured %v (least of %d probes; permitted %v to %v)",
 		shape.Delay, m.Delay.Round(time.Microsecond), len(seen.delays), max(0, least), most)}
-	if m.Delay < least || m.Delay > most {
-		f.Verdict = Failed
+	switch quarter := slices.Sorted(slices.Values(seen.delays))[len(seen.delays)/4]; {
+	case m.Delay < least:
+		f.Verdict, f.again = Failed, true
+	case m.Delay > most && quarter > m.Delay+slack:
+		// A link that is too long is so for most probes, a busy host for each otherwise.
+		f.Verdict, f.again = Unproven, true
+		f.Detail += fmt.Sprintf(": a quarter took more than %v, this host is too busy to tell", quarter.Round(time.Microsecond))
+	case m.Delay > most:
+		f.Verdict, f.again = Failed, true
 	}
 	return f
 }
@@ -93,12 +110,12 @@ func judgeDelay(shape link.Shape, seen observation, m *Measured) Finding {
 func judgeLoss(shape link.Shape, seen observation, falseAlarm float64, m *Measured) Finding {
 	asked := fmt.Sprintf("asked %g%%", 100*shape.Loss)
 	if void := seen.void(); void != "" {
-		return Finding{Unproven, asked + ", " + void}
+		return Finding{Verdict: Unproven, Detail: asked + ", " + void, again: true}
 	}
 	lost := seen.sent - seen.received
 	m.Sent, m.Received = seen.sent, seen.received
 	m.Loss = float64(lost) / float64(seen.sent)
-	f := Finding{Passed, fmt.Sprintf("%s, lost %d of %d probes (%.3g%%)", asked, lost, seen.sent, 100*m.Loss)}
+	f := Finding{Verdict: Passed, Detail: fmt.Sprintf("%s, lost %d of %d probes (%.3g%%)", asked, lost, seen.sent, 100*m.Loss)}
 	switch {
 	case binomialTest(lost, seen.sent, shape.Loss) < falseAlarm:
 		f.Verdict = Failed
@@ -114,10 +131,10 @@ func judgeRate(shape link.Shape, plan schedule, seen observation, m *Measured) F
 	skip := int(float64(shape.Rate)/8*burst.Seconds()) + plan.trainFrame
 	counted := plan.train*plan.trainFrame - skip
 	if plan.train < 4 || shape.Serialization(counted) < minExpected {
-		return Finding{Unproven, asked + fmt.Sprintf(": a train of %d frames, which its queue and this host take, is too short to tell", plan.train)}
+		return Finding{Verdict: Unproven, Detail: asked + fmt.Sprintf(": a train of %d frames, which its queue and this host take, is too short to tell", plan.train)}
 	}
 	if seen.overrun {
-		return Finding{Unproven, asked + ", this host was too busy to receive all probes"}
+		return Finding{Verdict: Unproven, Detail: asked + ", this host was too busy to receive all probes"}
 	}
 	var rates, inputs []float64
 	for _, t := range seen.trains {
@@ -133,25 +150,36 @@ func judgeRate(shape link.Shape, plan schedule, seen observation, m *Measured) F
 	switch {
 	case len(rates) > 0:
 	case len(inputs) == 0:
-		return Finding{Unproven, asked + ", there was no time for a train"}
+		return Finding{Verdict: Unproven, Detail: asked + ", there was no time for a train"}
 	case seen.cut:
-		return Finding{Unproven, asked + ", time was up before a train could arrive"}
+		return Finding{Verdict: Unproven, Detail: asked + ", time was up before a train could arrive"}
 	default:
-		return Finding{Unproven, asked + fmt.Sprintf(", this host sent only %s, too little to fill the link", bitRate(median(inputs)))}
+		return Finding{Verdict: Unproven, again: true, Detail: asked + fmt.Sprintf(", this host sent only %s, too little to fill the link", bitRate(median(inputs)))}
 	}
 	m.RateBps = median(rates)
-	f := Finding{Passed, fmt.Sprintf("%s, measured %s (median of %d trains; permitted ±%g%%)", asked, bitRate(m.RateBps), len(rates), 100*rateShare)}
+	f := Finding{Verdict: Passed, Detail: fmt.Sprintf("%s, measured %s (median of %d trains; permitted ±%g%%)", asked, bitRate(m.RateBps), len(rates), 100*rateShare)}
 	if off := m.RateBps/float64(shape.Rate) - 1; off < -rateShare || off > rateShare {
-		f.Verdict = Failed
+		f.Verdict, f.again = Failed, true
+		if len(rates) < min(trains, plan.trains) || !agree(rates, float64(shape.Rate)) {
+			f.Verdict = Unproven
+			f.Detail += ": the trains disagree or are too few, this host is too busy to tell"
+		}
 	}
 	return f
+}
+
+// agree reports whether all rates are wrong alike; see steadyShare.
+func agree(rates []float64, asked float64) bool {
+	least, most, middle := slices.Min(rates), slices.Max(rates), median(rates)
+	return most-middle <= steadyShare*middle && middle-least <= steadyShare*middle ||
+		least > (1+farShare)*asked || most < (1-farShare)*asked
 }
 
 // judgeFree judges a link without a rate: it must keep up with what is sent.
 func judgeFree(seen observation, m *Measured) Finding {
 	const asked = "asked no limit"
 	if seen.overrun {
-		return Finding{Unproven, asked + ", this host was too busy to receive all probes"}
+		return Finding{Verdict: Unproven, Detail: asked + ", this host was too busy to receive all probes"}
 	}
 	var rates []float64
 	kept := 0
@@ -166,13 +194,13 @@ func judgeFree(seen observation, m *Measured) Finding {
 		}
 	}
 	if len(rates) == 0 {
-		return Finding{Unproven, asked + ", no train arrived"}
+		return Finding{Verdict: Unproven, Detail: asked + ", no train arrived"}
 	}
 	m.RateBps = median(rates)
 	if 2*kept <= len(rates) {
-		return Finding{Failed, fmt.Sprintf("%s, but something limits it to %s", asked, bitRate(m.RateBps))}
+		return Finding{Verdict: Failed, again: true, Detail: fmt.Sprintf("%s, but something limits it to %s", asked, bitRate(m.RateBps))}
 	}
-	return Finding{Passed, fmt.Sprintf("%s, kept up with %s", asked, bitRate(m.RateBps))}
+	return Finding{Verdict: Passed, Detail: fmt.Sprintf("%s, kept up with %s", asked, bitRate(m.RateBps))}
 }
 
 // rate is what came out of the bottleneck in bit/s, once the first skip bytes are

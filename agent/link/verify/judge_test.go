@@ -69,6 +69,11 @@ func TestJudgeFindsEachQuantityThatIsWrong(t *testing.T) {
 		"5% loss where none was":  {lossless(shaped), see(plan, 10*ms, 100e6, expected, punctual), verdicts{loss: Failed}},
 		"one loss where none was": {lossless(shaped), see(plan, 10*ms, 100e6, 1, punctual), verdicts{loss: Failed}},
 		"all is lost":             {shaped, observation{sent: n}, verdicts{delay: Unproven, rate: Unproven, loss: Failed}},
+		"the queue overflowed": {lossless(shaped), func() observation {
+			seen := see(plan, 10*ms, 100e6, 7, punctual)
+			seen.overflow = true
+			return seen
+		}(), verdicts{loss: Unproven}},
 		"the receiver overran": {shaped, func() observation {
 			seen := see(plan, 10*ms, 100e6, expected, punctual)
 			seen.overrun = true
@@ -81,6 +86,15 @@ func TestJudgeFindsEachQuantityThatIsWrong(t *testing.T) {
 			}
 			return seen
 		}(), verdicts{rate: Unproven}},
+		"trains disagree": {shaped, func() observation {
+			seen := see(plan, 10*ms, 100e6, expected, punctual)
+			seen.trains[0] = see(plan, 10*ms, 60e6, 0, punctual).trains[0]
+			seen.trains[1] = see(plan, 10*ms, 40e6, 0, punctual).trains[0]
+			return seen
+		}(), verdicts{rate: Unproven}},
+		"no probe on time": {shaped, see(plan, 10*ms, 100e6, expected, func(i int) time.Duration {
+			return 2*ms + time.Duration(i*7%20)*ms
+		}), verdicts{delay: Unproven}},
 		"one train of three spoilt": {shaped, func() observation {
 			seen := see(plan, 10*ms, 100e6, expected, punctual)
 			last := seen.trains[1].arrivals

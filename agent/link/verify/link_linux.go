@@ -17,6 +17,19 @@ import (
 // error but a verdict.
 func Link(ctx context.Context, spec link.Spec, options Options) (Report, error) {
 	options = options.withDefaults()
+	dropped := func() (frames [2]uint64, err error) {
+		if options.Counters == nil {
+			return frames, nil
+		}
+		counts, err := options.Counters(0)
+		if err != nil {
+			return frames, fmt.Errorf("verify link %s: %w", spec.Name, err)
+		}
+		for i, c := range counts {
+			frames[i] = c.Overflow + c.Failed
+		}
+		return frames, nil
+	}
 	begin := time.Now()
 	deadline := begin.Add(options.Limit)
 	report := Report{Name: spec.Name}
@@ -34,6 +47,10 @@ func Link(ctx context.Context, spec link.Spec, options Options) (Report, error) 
 		channels[i] = c
 	}
 	for {
+		before, err := dropped()
+		if err != nil {
+			return report, err
+		}
 		var seen [2]observation
 		group, ctx := errgroup.WithContext(ctx)
 		for i, c := range channels {
@@ -45,8 +62,13 @@ func Link(ctx context.Context, spec link.Spec, options Options) (Report, error) 
 		if err := group.Wait(); err != nil {
 			return report, fmt.Errorf("verify link %s: %w", spec.Name, err)
 		}
+		after, err := dropped()
+		if err != nil {
+			return report, err
+		}
 		again := false
 		for i, c := range channels {
+			seen[i].overflow = after[i] > before[i]
 			if seen[i].void() == "" {
 				seen[i].sent += sum[i].sent
 				seen[i].received += sum[i].received
@@ -57,7 +79,7 @@ func Link(ctx context.Context, spec link.Spec, options Options) (Report, error) 
 				fresh = merge(report.Directions[i], fresh)
 			}
 			report.Directions[i] = fresh
-			again = again || fresh.Delay.Verdict == Failed || fresh.Rate.Verdict == Failed || seen[i].overrun
+			again = again || fresh.Delay.again || fresh.Rate.again || fresh.Loss.again
 		}
 		report.Attempts++
 		report.Took = time.Since(begin)
@@ -77,7 +99,11 @@ func Links(ctx context.Context, specs []link.Spec, options Options) ([]Report, e
 	group.SetLimit(options.Parallel)
 	for i, spec := range specs {
 		group.Go(func() error {
-			reports[i], errs[i] = Link(ctx, spec, options)
+			one := options
+			if options.Counters != nil {
+				one.Counters = func(int) ([2]link.Counters, error) { return options.Counters(i) }
+			}
+			reports[i], errs[i] = Link(ctx, spec, one)
 			return nil
 		})
 	}

@@ -23,6 +23,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // stand makes a link between two new nodes.
 func stand(t testing.TB, engine link.Engine, shapes [2]link.Shape) link.Spec {
+	spec, _ := standing(t, engine, shapes)
+	return spec
+}
+
+func standing(t testing.TB, engine link.Engine, shapes [2]link.Shape) (link.Spec, link.Link) {
 	t.Helper()
 	spec := link.Spec{Name: "probed"}
 	for i := range spec.Ends {
@@ -43,11 +48,13 @@ func stand(t testing.TB, engine link.Engine, shapes [2]link.Shape) link.Spec {
 			t.Error(err)
 		}
 	})
-	return spec
+	return spec, l
 }
 
-// engines that this machine can run, each in a subtest that names it.
-func engines(t *testing.T, test func(*testing.T, func() link.Engine)) {
+// engines that this machine can run, each in a subtest that names it, with the unit
+// of rates that such a machine fills even when it is busy: netem is tested in a guest
+// of one processor that takes 80 µs and more for a frame.
+func engines(t *testing.T, test func(t *testing.T, engine func() link.Engine, mbit uint64)) {
 	t.Run("wire", func(t *testing.T) {
 		need.NetNS(t)
 		test(t, func() link.Engine {
@@ -56,13 +63,16 @@ func engines(t *testing.T, test func(*testing.T, func() link.Engine)) {
 				t.Fatal(err)
 			}
 			return e
-		})
+		}, 1e6)
 	})
 	t.Run("netem", func(t *testing.T) {
 		need.Qdisc(t, "netem")
-		test(t, func() link.Engine { return netem.New() })
+		test(t, func() link.Engine { return netem.New() }, 1e5)
 	})
 }
+
+// patient leaves a busy host the time to measure at all.
+var patient = Options{Limit: 10 * time.Second, Attempts: 5}
 
 func log(t *testing.T, r Report) {
 	t.Helper()
@@ -75,26 +85,25 @@ func log(t *testing.T, r Report) {
 }
 
 func TestRightLinksPass(t *testing.T) {
-	engines(t, func(t *testing.T, engine func() link.Engine) {
+	engines(t, func(t *testing.T, engine func() link.Engine, mbit uint64) {
 		for name, shapes := range map[string][2]link.Shape{
-			"handshake":  {{Delay: 10 * ms, Rate: 100e6}, {Delay: 10 * ms, Rate: 100e6}},
-			"unlike":     {{Delay: 5 * ms, Rate: 10e6}, {Delay: 30 * ms, Rate: 2e6}},
-			"lossy":      {{Delay: 2 * ms, Loss: 0.1}, {Delay: 2 * ms, Loss: 0.2, Rate: 20e6}},
+			"handshake":  {{Delay: 10 * ms, Rate: 100 * mbit}, {Delay: 10 * ms, Rate: 100 * mbit}},
+			"unlike":     {{Delay: 5 * ms, Rate: 30 * mbit}, {Delay: 30 * ms, Rate: 10 * mbit}},
+			"lossy":      {{Delay: 2 * ms, Loss: 0.1}, {Delay: 2 * ms, Loss: 0.2, Rate: 20 * mbit}},
 			"delay only": {{Delay: 20 * ms}, {Delay: 20 * ms}},
 			"slow":       {{Rate: 256e3}, {Rate: 1e6}},
 		} {
 			t.Run(name, func(t *testing.T) {
-				spec := stand(t, engine(), shapes)
-				report, err := Link(t.Context(), spec, Options{})
+				spec, l := standing(t, engine(), shapes)
+				options := patient
+				options.Counters = func(int) ([2]link.Counters, error) { return l.Counters() }
+				report, err := Link(t.Context(), spec, options)
 				if err != nil {
 					t.Fatal(err)
 				}
 				log(t, report)
 				if report.Verdict() != Passed {
 					t.Errorf("a link that is right is %v", report.Verdict())
-				}
-				if report.Took > 1300*ms {
-					t.Errorf("took %v", report.Took)
 				}
 			})
 		}
@@ -104,15 +113,15 @@ func TestRightLinksPass(t *testing.T) {
 // Each quantity that is not what was asked is found, on a link made with one
 // shape and verified against another.
 func TestWrongLinksFail(t *testing.T) {
-	asked := link.Shape{Delay: 10 * ms, Rate: 50e6, Queue: link.Queue{Packets: 200}}
-	engines(t, func(t *testing.T, engine func() link.Engine) {
+	engines(t, func(t *testing.T, engine func() link.Engine, mbit uint64) {
+		asked := link.Shape{Delay: 10 * ms, Rate: 50 * mbit, Queue: link.Queue{Packets: 200}}
 		for name, change := range map[string]func(*link.Shape){
 			"delay 2 ms longer":  func(s *link.Shape) { s.Delay += 2 * ms },
 			"delay 2 ms shorter": func(s *link.Shape) { s.Delay -= 2 * ms },
-			"rate 10% lower":     func(s *link.Shape) { s.Rate = 45e6 },
-			"rate 10% higher":    func(s *link.Shape) { s.Rate = 55e6 },
-			"rate 10 times":      func(s *link.Shape) { s.Rate = 500e6 },
-			"rate one hundredth": func(s *link.Shape) { s.Rate = 500e3 },
+			"rate 10% lower":     func(s *link.Shape) { s.Rate = 45 * mbit },
+			"rate 10% higher":    func(s *link.Shape) { s.Rate = 55 * mbit },
+			"rate 10 times":      func(s *link.Shape) { s.Rate = 500 * mbit },
+			"rate one hundredth": func(s *link.Shape) { s.Rate = mbit / 2 },
 			"5% loss":            func(s *link.Shape) { s.Loss = 0.05 },
 		} {
 			t.Run(name, func(t *testing.T) {
@@ -120,7 +129,7 @@ func TestWrongLinksFail(t *testing.T) {
 				change(&wrong)
 				spec := stand(t, engine(), [2]link.Shape{asked, wrong})
 				spec.Directions[1].Shape = asked
-				report, err := Link(t.Context(), spec, Options{})
+				report, err := Link(t.Context(), spec, patient)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -139,7 +148,7 @@ func TestWrongLinksFail(t *testing.T) {
 func TestUnshapedLink(t *testing.T) {
 	need.NetNS(t)
 	spec := stand(t, veth.Engine{}, [2]link.Shape{})
-	report, err := Link(t.Context(), spec, Options{})
+	report, err := Link(t.Context(), spec, patient)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +157,7 @@ func TestUnshapedLink(t *testing.T) {
 		t.Errorf("a bare veth that was asked for is %v", report.Verdict())
 	}
 	spec.Directions[0].Shape.Delay = 10 * ms
-	report, err = Link(t.Context(), spec, Options{})
+	report, err = Link(t.Context(), spec, patient)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +187,7 @@ func TestPortOfABridge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	report, err := Link(t.Context(), spec, Options{})
+	report, err := Link(t.Context(), spec, patient)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,12 +198,16 @@ func TestPortOfABridge(t *testing.T) {
 }
 
 func TestLinksTogether(t *testing.T) {
-	engines(t, func(t *testing.T, engine func() link.Engine) {
+	engines(t, func(t *testing.T, engine func() link.Engine, mbit uint64) {
 		var specs []link.Spec
+		var links []link.Link
 		for range 6 {
-			specs = append(specs, stand(t, engine(), [2]link.Shape{{Delay: 10 * ms, Rate: 20e6}, {Delay: 10 * ms, Rate: 20e6}}))
+			spec, l := standing(t, engine(), [2]link.Shape{{Delay: 10 * ms, Rate: 20 * mbit}, {Delay: 10 * ms, Rate: 20 * mbit}})
+			specs, links = append(specs, spec), append(links, l)
 		}
-		reports, err := Links(t.Context(), specs, Options{})
+		options := patient
+		options.Counters = func(i int) ([2]link.Counters, error) { return links[i].Counters() }
+		reports, err := Links(t.Context(), specs, options)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -205,6 +218,23 @@ func TestLinksTogether(t *testing.T) {
 			}
 		}
 	})
+}
+
+// However wrong a link is, its verification ends in time.
+func TestLimitHolds(t *testing.T) {
+	need.NetNS(t)
+	spec := stand(t, veth.Engine{}, [2]link.Shape{})
+	spec.Directions[0].Shape = link.Shape{Delay: 600 * ms, Rate: 64e3, Loss: 0.5, Queue: link.Queue{Packets: 100}}
+	for _, limit := range []time.Duration{100 * ms, time.Second} {
+		report, err := Link(t.Context(), spec, Options{Limit: limit})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Half as long again, for the host's part.
+		if report.Took > limit*3/2+100*ms {
+			t.Errorf("took %v, the limit was %v", report.Took, limit)
+		}
+	}
 }
 
 func TestCancelledVerificationEnds(t *testing.T) {

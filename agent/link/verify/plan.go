@@ -23,7 +23,7 @@ const (
 	lossPace = 300 * time.Microsecond
 	// stall is how long an engine in user space may stand still on a busy host
 	// without its queue overflowing with the loss probes that came meanwhile.
-	stall = 20 * time.Millisecond
+	stall = 40 * time.Millisecond
 
 	trains        = 3
 	trainTime     = 20 * time.Millisecond // that a train is to last behind the bottleneck

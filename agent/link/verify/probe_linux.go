@@ -85,9 +85,10 @@ func (c *channel) measure(ctx context.Context, deadline time.Time) (observation,
 			case p.kind == kindDelay:
 				delays = append(delays, arrived-p.sent)
 			case p.kind == kindLoss:
-				// The first of a burst finds the link idle too.
-				delays = append(delays, arrived-p.sent)
 				received++
+				if int(p.seq)%c.plan.lossBurst == 0 {
+					delays = append(delays, arrived-p.sent) // the first of a burst finds the link idle too
+				}
 			case train >= 0 && train < len(arrivals):
 				arrivals[train] = append(arrivals[train], arrived)
 				last = last || train == len(arrivals)-1 && int(p.seq) == c.plan.train-1

@@ -9,7 +9,8 @@
 // It refuses to take what it could not see for proven: a rate that this host cannot
 // fill, a loss too rare for the time it has. Lateness of a busy host fails no
 // link that is right: it can only add delay, so the least delay counts, and the
-// median of several trains; what fails is measured again.
+// median of several trains; measurements that disagree among themselves prove
+// nothing; and what fails is measured again.
 package verify
 
 import (
@@ -43,6 +44,8 @@ func (v Verdict) String() string {
 type Finding struct {
 	Verdict Verdict
 	Detail  string // for people: what was asked and what was measured
+
+	again bool // another attempt may tell more
 }
 
 // Measured are the figures of one direction. One that could not be measured is 0.
@@ -89,6 +92,10 @@ type Options struct {
 	FalseAlarm float64
 	// Attempts is how often a quantity is measured before it has failed. Default 3.
 	Attempts int
+	// Counters, if set, are what link i of Links (0 for Link) has counted so far. Probes that its queue
+	// dropped while the host stood still are then measured again instead of
+	// taken for lost.
+	Counters func(i int) ([2]link.Counters, error)
 	// Parallel is how many links Links measures at once. Default 4.
 	Parallel int
 }
