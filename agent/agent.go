@@ -112,6 +112,8 @@ type agent struct {
 	life   context.Context         // ends when the agent does, and all that it made with it
 	kernel func() *tcplabv1.Kernel // found out once
 
+	running sync.WaitGroup // trials
+
 	mu          sync.Mutex // guards what is below
 	term        uint64     // the newest seen
 	deployments map[string]*deployment
@@ -188,7 +190,7 @@ func (a *agent) forget(d *deployment) {
 		delete(a.deployments, d.id)
 	}
 	for id, t := range a.trials {
-		if t.deployment == d && t.hasEnded() { // what it found is in the spool
+		if t.deployment == d { // it is carried out, and what it found is in the spool
 			delete(a.trials, id)
 		}
 	}
@@ -237,7 +239,9 @@ func (a *agent) removeAll() error {
 	for _, id := range ids {
 		group.Go(func() error { return a.remove(id, errAgentEnds) })
 	}
-	return group.Wait()
+	err := group.Wait()
+	a.running.Wait()
+	return err
 }
 
 // expire removes a deployment whose controller has not renewed its lease.

@@ -34,11 +34,11 @@ type trial struct {
 	id         string
 	deployment *deployment
 	cancel     context.CancelCauseFunc
-	ended      chan struct{} // closed after its last event
+	ended      chan struct{} // closed when it is carried out and stored, before its last event
 	events     events
 }
 
-// hasEnded reports whether the trial's last event is out.
+// hasEnded reports whether the trial is carried out.
 func (t *trial) hasEnded() bool {
 	select {
 	case <-t.ended:
@@ -78,12 +78,14 @@ func (a *agent) startTrial(ctx context.Context, deploymentID, id string) error {
 	life, cancel := context.WithCancelCause(d.life)
 	t.cancel = cancel
 	a.trials[id] = t
-	go func() {
-		defer release() // the deployment's removal waits for it
-		defer close(t.ended)
+	a.running.Go(func() {
 		defer cancel(nil)
-		t.events.add(ended(a.carryOut(life, t, kept)))
-	}()
+		last := a.carryOut(life, t, kept)
+		// Who sees the last event may at once start another trial, or acknowledge this one.
+		release()
+		close(t.ended)
+		t.events.add(ended(last))
+	})
 	return nil
 }
 
