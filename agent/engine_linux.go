@@ -109,7 +109,7 @@ func (e *engines) choiceFor(asked tcplabv1.Engine, spec link.Spec) (tcplabv1.Eng
 	if err := e.check(tcplabv1.Engine_ENGINE_WIRE, spec); err != nil {
 		return 0, "", unsupported(spec.Name, errors.Join(lacks, err))
 	}
-	return tcplabv1.Engine_ENGINE_WIRE, "wire: netem cannot serve here: " + lacks.Error(), nil
+	return tcplabv1.Engine_ENGINE_WIRE, "wire: " + lacks.Error(), nil
 }
 
 // host is what this host is and can do.
@@ -139,10 +139,14 @@ func (a *agent) host(ctx context.Context) (*tcplabv1.Host, error) {
 	return h, e.Close()
 }
 
-// unsupported says that this host cannot make a link.
+// unsupported says that this host cannot make a link, with the engine's own remedy
+// where it has one.
 func unsupported(name string, err error) error {
-	return rpcerr.New(codes.FailedPrecondition, rpcerr.HostUnsupported, "`tcplab doctor` shows what this host can do, and what to do about the rest.",
-		"link %s: this host cannot make it: %w", name, err)
+	remedy := "`tcplab doctor` shows what this host can do, and what to do about the rest."
+	if own, ok := errors.AsType[*rpcerr.Error](err); ok && own.Remedy != "" {
+		remedy = own.Remedy
+	}
+	return rpcerr.New(codes.FailedPrecondition, rpcerr.HostUnsupported, remedy, "link %s: this host cannot make it: %w", name, err)
 }
 
 // engineName is the engine as people write it.

@@ -31,7 +31,7 @@ func qdiscs(space *netns.Handle) []*tcplabv1.Capability {
 		{"clsact", "filters on both ways"},
 	} {
 		err := space.Do(func() error { return tryQdisc(q.kind) })
-		all = append(all, attempt(groupQdisc, "qdisc."+q.kind, q.use, err, module("sch_"+q.kind)))
+		all = append(all, attempt(groupQdisc, "qdisc."+q.kind, q.use, absent(err, "sch_"+q.kind), missingModule))
 	}
 	for _, f := range []struct{ kind, use string }{
 		{"u32", "filters by bytes"},
@@ -40,19 +40,18 @@ func qdiscs(space *netns.Handle) []*tcplabv1.Capability {
 		{"bpf", "filters by program"},
 	} {
 		err := space.Do(func() error { return tryFilter(&netlink.GenericFilter{FilterType: f.kind}) })
-		all = append(all, attempt(groupQdisc, "filter."+f.kind, f.use, err, module("cls_"+f.kind)))
+		all = append(all, attempt(groupQdisc, "filter."+f.kind, f.use, absent(err, "cls_"+f.kind), missingModule))
 	}
 	// A match of all frames, for there must be a filter to hang the action at.
 	redirect := &netlink.U32{Actions: []netlink.Action{netlink.NewMirredAction(loopback)}}
 	err := space.Do(func() error { return tryFilter(redirect) })
-	return append(all, attempt(groupQdisc, "action.mirred", "the netem engine's way between ports", err, module("act_mirred")))
+	return append(all, attempt(groupQdisc, "action.mirred", "the netem engine's way between ports", absent(err, "act_mirred"), missingModule))
 }
 
-// module says how to come by a part of the kernel's traffic control.
-func module(name string) string {
-	return fmt.Sprintf("Load the kernel module (modprobe %s); where there is none, install the package with the kernel's further modules "+
-		"(linux-modules-extra-$(uname -r) on Ubuntu, kernel-modules-extra on Fedora), or take a kernel that has it. Links of the wire engine do without it.", name)
-}
+// missingModule says how to come by a part of the kernel's traffic control. It is
+// the same for each, so that a report can say it once.
+const missingModule = "Load the kernel module (modprobe), where need be from the package with the kernel's further modules " +
+	"(linux-modules-extra-$(uname -r) on Ubuntu, kernel-modules-extra on Fedora). The wire engine does without it."
 
 // tryQdisc asks for the qdisc without any option. The kernel looks the kind up
 // first and answers ENOENT when it has none (net/sched/sch_api.c,
@@ -70,15 +69,16 @@ func tryQdisc(kind string) error {
 		if errors.Is(err, unix.EINVAL) {
 			return nil
 		}
-		return fmt.Errorf("add a %s qdisc: %w", kind, explain(err))
+		return fmt.Errorf("add a %s qdisc: %w", kind, err)
 	}
 	return netlink.QdiscDel(qdisc)
 }
 
-// explain says what the kernel means by ENOENT, which is no file.
-func explain(err error) error {
+// absent says what the kernel means by ENOENT, which is no file: it has no such
+// module.
+func absent(err error, module string) error {
 	if errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("this kernel does not have it (%w)", err)
+		return fmt.Errorf("this kernel has no %s", module)
 	}
 	return err
 }
@@ -100,7 +100,7 @@ func tryFilter(filter netlink.Filter) error {
 		err = nil
 	}
 	if err != nil {
-		err = fmt.Errorf("add a %s filter: %w", filter.Type(), explain(err))
+		err = fmt.Errorf("add a %s filter: %w", filter.Type(), err)
 	}
 	return errors.Join(err, netlink.QdiscDel(ingress))
 }

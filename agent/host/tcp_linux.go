@@ -23,8 +23,8 @@ func tcp(space *netns.Handle) []*tcplabv1.Capability {
 	var all []*tcplabv1.Capability
 	for _, name := range knownControls() {
 		err := space.Do(func() error { return tryCongestion(name) })
-		all = append(all, attempt(groupTCP, "congestion."+name, "for sockets in labs", err,
-			fmt.Sprintf("Load the kernel module (modprobe tcp_%s); an ordinary user needs it in net.ipv4.tcp_allowed_congestion_control as well.", name)))
+		all = append(all, attempt(groupTCP, "congestion."+name, "for sockets in labs", absent(err, "tcp_"+name),
+			"Load the kernel module (modprobe); an ordinary user needs it in net.ipv4.tcp_allowed_congestion_control as well."))
 	}
 	err := space.Do(func() error {
 		_, err := os.Stat("/proc/thread-self/net/if_inet6")
@@ -51,10 +51,7 @@ func tryCongestion(name string) error {
 	}
 	defer unix.Close(sock)
 	err = unix.SetsockoptString(sock, unix.IPPROTO_TCP, unix.TCP_CONGESTION, name)
-	switch {
-	case errors.Is(err, unix.ENOENT):
-		return explain(err)
-	case errors.Is(err, unix.EPERM):
+	if errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("this kernel has it for privileged processes alone: %w", err)
 	}
 	return err

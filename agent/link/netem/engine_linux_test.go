@@ -22,6 +22,7 @@ import (
 	"github.com/tcplab/tcplab/agent/link"
 	"github.com/tcplab/tcplab/internal/need"
 	"github.com/tcplab/tcplab/internal/netns"
+	"github.com/tcplab/tcplab/internal/rpcerr"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -255,9 +256,13 @@ func TestCheckNamesWhatIsMissing(t *testing.T) {
 	if err == nil {
 		return // this kernel has it all, and the tests below use it
 	}
-	for _, word := range []string{"netem", "modprobe", "wire"} {
-		if !strings.Contains(err.Error(), word) {
-			t.Errorf("the reason does not mention %s: %v", word, err)
+	e := rpcerr.From(err)
+	if !strings.HasPrefix(e.Message, "this kernel has no ") || e.Reason != rpcerr.HostUnsupported {
+		t.Errorf("the reason does not name what is missing: %v", err)
+	}
+	for _, word := range []string{"sch_netem", "modprobe", "wire"} {
+		if !strings.Contains(e.Remedy, word) {
+			t.Errorf("the remedy does not mention %s: %s", word, e.Remedy)
 		}
 	}
 }
