@@ -19,12 +19,19 @@ const (
 	// keep within 1%; a short train sees a late timer at its ends.
 	rateShare = 0.05
 
-	// steadyShare is how far each of at least three trains (or of all, where there was
-	// time for fewer) may lie from their median, as a share of it, to prove a link
-	// wrong: a link that is wrong is so each time and alike, a busy host is not.
-	// Trains that are all farShare off to the same side need not be alike.
+	// enough steady trains (or all, where there was time for fewer) prove something.
+	enough = 2
+
+	// steadyShare is how far each train may lie from their median, as a share of
+	// it, to prove a link wrong: a link that is wrong is so each time and alike, a
+	// busy host is not. Trains that are all farShare off to the same side need not
+	// be alike.
 	steadyShare = 0.03
-	farShare    = 0.5
+	// Within one train the middle half of its readings must lie as close together, or
+	// within jitter: otherwise the host stood still meanwhile, and a bottleneck in the kernel
+	// lost rate by that or one in user space made it up in a burst.
+	jitter   = 200 * time.Microsecond
+	farShare = 0.5
 
 	// fill is how much faster than the asked rate a train must be sent to fill
 	// the bottleneck.
@@ -153,17 +160,24 @@ func judgeRate(shape link.Shape, plan schedule, seen observation, m *Measured) F
 		return Finding{Verdict: Unproven, Detail: asked + ", there was no time for a train"}
 	case seen.cut:
 		return Finding{Verdict: Unproven, Detail: asked + ", time was up before a train could arrive"}
+	case median(inputs) >= fill*float64(shape.Rate):
+		return Finding{Verdict: Unproven, again: true, Detail: asked + ", this host is too busy for a steady train"}
 	default:
 		return Finding{Verdict: Unproven, again: true, Detail: asked + fmt.Sprintf(", this host sent only %s, too little to fill the link", bitRate(median(inputs)))}
 	}
 	m.RateBps = median(rates)
 	f := Finding{Verdict: Passed, Detail: fmt.Sprintf("%s, measured %s (median of %d trains; permitted ±%g%%)", asked, bitRate(m.RateBps), len(rates), 100*rateShare)}
-	if off := m.RateBps/float64(shape.Rate) - 1; off < -rateShare || off > rateShare {
+	off := m.RateBps/float64(shape.Rate) - 1
+	switch {
+	case off < -rateShare || off > rateShare:
 		f.Verdict, f.again = Failed, true
-		if len(rates) < min(trains, plan.trains) || !agree(rates, float64(shape.Rate)) {
+		if len(rates) < min(enough, plan.trains) || !agree(rates, float64(shape.Rate)) {
 			f.Verdict = Unproven
 			f.Detail += ": the trains disagree or are too few, this host is too busy to tell"
 		}
+	case len(rates) < min(enough, plan.trains):
+		f.Verdict, f.again = Unproven, true
+		f.Detail += ": one steady train proves little"
 	}
 	return f
 }
@@ -206,7 +220,7 @@ func judgeFree(seen observation, m *Measured) Finding {
 // rate is what came out of the bottleneck in bit/s, once the first skip bytes are
 // through: the median over all pairs of frames half a train apart, so that a frame which
 // a busy host made late spoils the two pairs that it is in, and no more. ok is false
-// where too little has arrived to tell.
+// where too little has arrived to tell, or too unsteadily.
 func (t train) rate(skip int, shape link.Shape, plan schedule) (bps float64, ok bool) {
 	if float64(len(t.arrivals)) < float64(t.frames)*(1-shape.Loss)/2 {
 		// Most of it was still under way when listening ended: that is slow, if
@@ -219,12 +233,15 @@ func (t train) rate(skip int, shape link.Shape, plan schedule) (bps float64, ok 
 	if half == 0 {
 		return 0, false
 	}
-	var rates []float64
+	var took []time.Duration
 	for i, arrival := range counted[:len(counted)-half] {
-		took := max(counted[i+half]-arrival, time.Nanosecond)
-		rates = append(rates, 8*float64(half*t.bytes)/took.Seconds())
+		took = append(took, max(counted[i+half]-arrival, time.Nanosecond))
 	}
-	return median(rates), true
+	slices.Sort(took)
+	middle := took[len(took)/2]
+	spread := took[len(took)*3/4] - took[len(took)/4]
+	steady := spread <= max(jitter, time.Duration(2*steadyShare*float64(middle)))
+	return 8 * float64(half*t.bytes) / middle.Seconds(), steady
 }
 
 // median of at least one value.
@@ -250,7 +267,8 @@ func bitRate(bps float64) string {
 }
 
 // merge joins an earlier judgement with that of a later attempt. What passed once
-// has passed, for a host's lateness makes no wrong link look right; what failed
+// has passed, for it takes more than a host's lateness to make a wrong link look
+// right in steady trains or by its least delay; what failed
 // stays failed where the later attempt proved nothing. Losses are counted over
 // all attempts, so that the later finding is the right one unless it proved nothing.
 func merge(earlier, later Direction) Direction {

@@ -57,7 +57,7 @@ func TestJudgeFindsEachQuantityThatIsWrong(t *testing.T) {
 		want  verdicts
 	}{
 		"as asked":                {shaped, see(plan, 10*ms, 100e6, expected, punctual), verdicts{}},
-		"as asked, a busy host":   {shaped, see(plan, 10*ms, 100e6, expected, busy), verdicts{}},
+		"as asked, a busy host":   {shaped, see(plan, 10*ms, 100e6, expected, busy), verdicts{rate: Unproven}},
 		"delay 2 ms longer":       {shaped, see(plan, 12*ms, 100e6, expected, punctual), verdicts{delay: Failed}},
 		"delay 2 ms shorter":      {shaped, see(plan, 8*ms, 100e6, expected, punctual), verdicts{delay: Failed}},
 		"delay applied twice":     {shaped, see(plan, 20*ms, 100e6, expected, punctual), verdicts{delay: Failed}},

@@ -35,7 +35,7 @@ func Link(ctx context.Context, spec link.Spec, options Options) (Report, error) 
 	report := Report{Name: spec.Name}
 
 	var channels [2]*channel
-	var sum [2]observation // loss counts of all attempts
+	var sum [2]observation // loss counts and trains of all attempts that count
 	for i, direction := range spec.Directions {
 		mtu := min(spec.Ends[0].MTU, spec.Ends[1].MTU)
 		plan := newSchedule(direction.Shape, mtu, options.FalseAlarm).fit(options.Limit)
@@ -72,7 +72,11 @@ func Link(ctx context.Context, spec link.Spec, options Options) (Report, error) 
 			if seen[i].void() == "" {
 				seen[i].sent += sum[i].sent
 				seen[i].received += sum[i].received
-				sum[i] = seen[i]
+				sum[i].sent, sum[i].received = seen[i].sent, seen[i].received
+			}
+			if !seen[i].overrun {
+				seen[i].trains = append(sum[i].trains, seen[i].trains...)
+				sum[i].trains = seen[i].trains
 			}
 			fresh := judge(spec.Directions[i].Shape, c.plan, seen[i], options.FalseAlarm)
 			if report.Attempts > 0 {

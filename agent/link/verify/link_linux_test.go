@@ -201,7 +201,7 @@ func TestLinksTogether(t *testing.T) {
 	engines(t, func(t *testing.T, engine func() link.Engine, mbit uint64) {
 		var specs []link.Spec
 		var links []link.Link
-		for range 6 {
+		for range 3 {
 			spec, l := standing(t, engine(), [2]link.Shape{{Delay: 10 * ms, Rate: 20 * mbit}, {Delay: 10 * ms, Rate: 20 * mbit}})
 			specs, links = append(specs, spec), append(links, l)
 		}
