@@ -83,11 +83,11 @@ func (a *app) serve(ctx context.Context, dir string, st *store.Store) (*embedded
 		return nil, err
 	}
 	agentPipe, controllerPipe := bufconn.Listen(pipeSize), bufconn.Listen(pipeSize)
-	agentConn, err := dialPipe(agentPipe)
+	agentConn, err := connect(agentPipe.DialContext)
 	if err != nil {
 		return nil, errors.Join(err, socket.Close())
 	}
-	controllerConn, err := dialPipe(controllerPipe)
+	controllerConn, err := connect(controllerPipe.DialContext)
 	if err != nil {
 		return nil, errors.Join(err, agentConn.Close(), socket.Close())
 	}
@@ -124,13 +124,14 @@ func (a *app) serve(ctx context.Context, dir string, st *store.Store) (*embedded
 	}, nil
 }
 
-// dialPipe connects to a listener within the process.
-func dialPipe(pipe *bufconn.Listener) (*grpc.ClientConn, error) {
-	conn, err := grpc.NewClient("passthrough:///embedded",
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return pipe.DialContext(ctx) }),
-		grpc.WithTransportCredentials(insecure.NewCredentials()))
+// connect makes a client of whatever listens where dial leads.
+func connect(dial func(context.Context) (net.Conn, error)) (*grpc.ClientConn, error) {
+	conn, err := grpc.NewClient("passthrough:///tcplab",
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx) }),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(controller.MaxMessage)))
 	if err != nil {
-		return nil, fmt.Errorf("connect within the process: %w", err)
+		return nil, fmt.Errorf("connect to the embedded lab: %w", err)
 	}
 	return conn, nil
 }

@@ -12,9 +12,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-
 	"github.com/tcplab/tcplab/internal/rpcerr"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
@@ -133,11 +130,9 @@ func dialSocket(ctx context.Context, dir string) (*embedded, error) {
 		case <-ticker.C:
 		}
 	}
-	conn, err := grpc.NewClient("passthrough:///controller",
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dialOnce(ctx, dir) }),
-		grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := connect(func(ctx context.Context) (net.Conn, error) { return dialOnce(ctx, dir) })
 	if err != nil {
-		return nil, fmt.Errorf("connect to the run under way: %w", err)
+		return nil, err
 	}
 	return &embedded{runs: tcplabv1.NewRunServiceClient(conn), close: conn.Close}, nil
 }

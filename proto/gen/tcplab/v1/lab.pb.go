@@ -629,7 +629,7 @@ type Direction struct {
 	// What happens to every packet that goes this way.
 	Shape *Shape `protobuf:"bytes,1,opt,name=shape,proto3" json:"shape,omitempty"`
 	// Seed of this direction's random generator. 0: derived from the run's seed,
-	// the link's name, the direction and the repetition.
+	// the parameter point, the repetition, the link's name and the direction.
 	Seed          uint64 `protobuf:"varint,2,opt,name=seed,proto3" json:"seed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -7,6 +7,7 @@
 package tcplabv1
 
 import (
+	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
@@ -1520,7 +1521,7 @@ var File_tcplab_v1_run_proto protoreflect.FileDescriptor
 
 const file_tcplab_v1_run_proto_rawDesc = "" +
 	"\n" +
-	"\x13tcplab/v1/run.proto\x12\ttcplab.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13tcplab/v1/lab.proto\x1a\x15tcplab/v1/trial.proto\"\xc0\x04\n" +
+	"\x13tcplab/v1/run.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13tcplab/v1/lab.proto\x1a\x15tcplab/v1/trial.proto\"\xc0\x04\n" +
 	"\x03Run\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03lab\x18\x02 \x01(\tR\x03lab\x12\x14\n" +
@@ -1539,14 +1540,14 @@ const file_tcplab_v1_run_proto_rawDesc = "" +
 	"\vtrials_done\x18\f \x01(\rR\n" +
 	"trialsDone\x12/\n" +
 	"\aoptions\x18\r \x01(\v2\x15.tcplab.v1.RunOptionsR\aoptions\x12)\n" +
-	"\x06engine\x18\x0e \x01(\x0e2\x11.tcplab.v1.EngineR\x06engine\"\xa2\x02\n" +
+	"\x06engine\x18\x0e \x01(\x0e2\x11.tcplab.v1.EngineR\x06engine\"\xca\x02\n" +
 	"\n" +
-	"RunOptions\x12\x16\n" +
-	"\x06repeat\x18\x01 \x01(\rR\x06repeat\x12)\n" +
-	"\x06engine\x18\x02 \x01(\x0e2\x11.tcplab.v1.EngineR\x06engine\x12\x12\n" +
-	"\x04seed\x18\x03 \x01(\x04R\x04seed\x123\n" +
-	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x129\n" +
-	"\x06labels\x18\x05 \x03(\v2!.tcplab.v1.RunOptions.LabelsEntryR\x06labels\x12\x12\n" +
+	"RunOptions\x12 \n" +
+	"\x06repeat\x18\x01 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\x06repeat\x123\n" +
+	"\x06engine\x18\x02 \x01(\x0e2\x11.tcplab.v1.EngineB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06engine\x12\x12\n" +
+	"\x04seed\x18\x03 \x01(\x04R\x04seed\x12=\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x02*\x00R\atimeout\x12C\n" +
+	"\x06labels\x18\x05 \x03(\v2!.tcplab.v1.RunOptions.LabelsEntryB\b\xbaH\x05\x9a\x01\x02\x10dR\x06labels\x12\x12\n" +
 	"\x04keep\x18\x06 \x01(\bR\x04keep\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +

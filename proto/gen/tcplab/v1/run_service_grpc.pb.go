@@ -54,7 +54,8 @@ type RunServiceClient interface {
 	// WatchRun streams a run's stored events from a cursor on, without a gap,
 	// until the run has ended.
 	WatchRun(ctx context.Context, in *WatchRunRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchRunResponse], error)
-	// ListTrials reads a run's trials in their order.
+	// ListTrials reads those of a run's trials that have started, in their
+	// order.
 	ListTrials(ctx context.Context, in *ListTrialsRequest, opts ...grpc.CallOption) (*ListTrialsResponse, error)
 	// GetRunReport reads what a run found, as far as it went.
 	GetRunReport(ctx context.Context, in *GetRunReportRequest, opts ...grpc.CallOption) (*GetRunReportResponse, error)
@@ -182,7 +183,8 @@ type RunServiceServer interface {
 	// WatchRun streams a run's stored events from a cursor on, without a gap,
 	// until the run has ended.
 	WatchRun(*WatchRunRequest, grpc.ServerStreamingServer[WatchRunResponse]) error
-	// ListTrials reads a run's trials in their order.
+	// ListTrials reads those of a run's trials that have started, in their
+	// order.
 	ListTrials(context.Context, *ListTrialsRequest) (*ListTrialsResponse, error)
 	// GetRunReport reads what a run found, as far as it went.
 	GetRunReport(context.Context, *GetRunReportRequest) (*GetRunReportResponse, error)
