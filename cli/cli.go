@@ -31,8 +31,8 @@ type Environment struct {
 	Getenv   func(string) string
 	// Terminal says whether Err is a terminal to draw progress on.
 	Terminal bool
-	// Width of that terminal in columns.
-	Width int
+	// Width is that of the terminal in columns, asked for again each time.
+	Width func() int
 	// Colour says whether Out takes colours.
 	Colour bool
 	// Signals delivers interrupts; nil: none ever comes.
@@ -48,9 +48,11 @@ func Process() *Environment {
 	env := &Environment{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Signals: signals}
 	if term.IsTerminal(int(os.Stderr.Fd())) && os.Getenv("TERM") != "dumb" {
 		env.Terminal = true
-		env.Width = 80
-		if width, _, err := term.GetSize(int(os.Stderr.Fd())); err == nil && width > 0 {
-			env.Width = width
+		env.Width = func() int {
+			if width, _, err := term.GetSize(int(os.Stderr.Fd())); err == nil && width > 0 {
+				return width
+			}
+			return 80
 		}
 	}
 	env.Colour = term.IsTerminal(int(os.Stdout.Fd())) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"

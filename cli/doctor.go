@@ -2,10 +2,13 @@ package cli
 
 import (
 	"fmt"
+	"iter"
 	"os"
+	"slices"
 	"strings"
 
 	"charm.land/lipgloss/v2"
+	"github.com/charmbracelet/x/ansi"
 	"github.com/spf13/cobra"
 
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
@@ -73,28 +76,76 @@ func (a *app) printHost(host *tcplabv1.Host) error {
 	fmt.Fprintf(&b, "%s: Linux %s, HZ %d, %s; tcplab %s\n", host.GetName(), k.GetRelease(), k.GetHz(), plural(int(host.GetCpus()), "CPU"), host.GetAgentVersion())
 	fmt.Fprintf(&b, "congestion control: %s (default %s)\n", strings.Join(k.GetCongestionControls(), ", "), k.GetDefaultCongestionControl())
 	fmt.Fprintf(&b, "engine auto takes %s\n", host.GetAutoEngineReason())
-	group, width := "", 0
+	width := 0
 	for _, c := range host.GetCapabilities() {
 		width = max(width, len(c.GetName()))
 	}
-	for _, c := range host.GetCapabilities() {
-		if c.GetGroup() != group {
-			group = c.GetGroup()
-			fmt.Fprintf(&b, "\n%s\n", group)
+	for group := range groups(host.GetCapabilities()) {
+		fmt.Fprintf(&b, "\n%s\n", group[0].GetGroup())
+		for _, c := range group {
+			line := fmt.Sprintf("  %s %-*s  %s", a.mark(c.GetState()), width, c.GetName(), c.GetDetail())
+			b.WriteString(strings.TrimRight(line, " ") + "\n")
 		}
-		mark, colour := "✓", lipgloss.Green
-		switch c.GetState() {
-		case tcplabv1.CapabilityState_CAPABILITY_STATE_MISSING:
-			mark, colour = "–", lipgloss.Yellow
-		case tcplabv1.CapabilityState_CAPABILITY_STATE_REQUIRED:
-			mark, colour = "✗", lipgloss.Red
-		}
-		line := fmt.Sprintf("  %s %-*s  %s", a.style(lipgloss.NewStyle().Foreground(colour), mark), width, c.GetName(), c.GetDetail())
-		b.WriteString(strings.TrimRight(line, " ") + "\n")
-		if c.GetRemedy() != "" {
-			fmt.Fprintf(&b, "    %*s  to do: %s\n", width, "", c.GetRemedy())
+		for _, r := range remedies(group) {
+			const indent = "      "
+			text := ansi.Wordwrap(fmt.Sprintf("To do about %s: %s", strings.Join(r.about, ", "), r.text), doctorColumns-len(indent), "")
+			b.WriteString("    " + strings.ReplaceAll(text, "\n", "\n"+indent) + "\n")
 		}
 	}
 	_, err := fmt.Fprint(a.Out, b.String())
 	return err
+}
+
+// doctorColumns is the width to which doctor wraps what there is to do.
+const doctorColumns = 100
+
+// mark is a capability's state as a sign.
+func (a *app) mark(state tcplabv1.CapabilityState) string {
+	switch state {
+	case tcplabv1.CapabilityState_CAPABILITY_STATE_MISSING:
+		return a.style(lipgloss.NewStyle().Foreground(lipgloss.Yellow), "–")
+	case tcplabv1.CapabilityState_CAPABILITY_STATE_REQUIRED:
+		return a.style(lipgloss.NewStyle().Foreground(lipgloss.Red), "✗")
+	default:
+		return a.style(lipgloss.NewStyle().Foreground(lipgloss.Green), "✓")
+	}
+}
+
+// groups yields runs of capabilities that belong to one group.
+func groups(all []*tcplabv1.Capability) iter.Seq[[]*tcplabv1.Capability] {
+	return func(yield func([]*tcplabv1.Capability) bool) {
+		for len(all) > 0 {
+			n := 1
+			for n < len(all) && all[n].GetGroup() == all[0].GetGroup() {
+				n++
+			}
+			if !yield(all[:n]) {
+				return
+			}
+			all = all[n:]
+		}
+	}
+}
+
+// remedy is something to do, and the capabilities that it brings.
+type remedy struct {
+	text  string
+	about []string
+}
+
+// remedies lists each thing to do once.
+func remedies(group []*tcplabv1.Capability) []remedy {
+	var all []remedy
+	for _, c := range group {
+		if c.GetRemedy() == "" {
+			continue
+		}
+		i := slices.IndexFunc(all, func(r remedy) bool { return r.text == c.GetRemedy() })
+		if i < 0 {
+			i = len(all)
+			all = append(all, remedy{text: c.GetRemedy()})
+		}
+		all[i].about = append(all[i].about, c.GetName())
+	}
+	return all
 }

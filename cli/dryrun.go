@@ -65,9 +65,9 @@ func (a *app) printPlan(plan *tcplabv1.RunPlan, host *tcplabv1.Host, asked tcpla
 		for _, name := range names {
 			values = append(values, name+"="+param(p.GetLab().GetPoint()[name]))
 		}
-		fmt.Fprintf(&b, "  %d × %s  about %s each\n", plan.GetRepeat(), strings.Join(values, " "), roughly(p.GetEstimate().AsDuration()))
+		fmt.Fprintf(&b, "  %d × %s  %s each\n", plan.GetRepeat(), strings.Join(values, " "), about(p.GetEstimate().AsDuration()))
 	}
-	fmt.Fprintf(&b, "\n%s, about %s\n", plural(int(plan.GetTrialsCount()), "trial"), roughly(plan.GetEstimate().AsDuration()))
+	fmt.Fprintf(&b, "\n%s, %s\n", plural(int(plan.GetTrialsCount()), "trial"), about(plan.GetEstimate().AsDuration()))
 	_, err := fmt.Fprint(a.Out, b.String())
 	return err
 }

@@ -7,13 +7,18 @@ import (
 	"time"
 
 	"github.com/charmbracelet/x/ansi"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
 
-// repaintEvery is how often the line on a terminal is drawn anew, so that its
-// clock moves.
+// repaintEvery is how often the line on a terminal is looked at anew, so that
+// its clock moves.
 const repaintEvery = 100 * time.Millisecond
+
+// echo is the room that a line leaves for the "^C" which the terminal writes
+// behind it; a line that wraps could not be wiped.
+const echo = 3
 
 // progress shows where a run is: one line that is drawn again and again on a
 // terminal, plain lines in a pipe. It is closed once its run has ended.
@@ -21,22 +26,31 @@ type progress struct {
 	app      *app
 	id       string
 	total    int
-	started  time.Time // of the first trial
-	done     int
-	mu       sync.Mutex
-	line     string
-	detail   string // as last said
+	varying  []string // the parameters that differ between trials
 	stop     chan struct{}
 	stopped  chan struct{}
 	stopOnce sync.Once
+
+	mu      sync.Mutex
+	left    *timeLeft
+	done    int    // trials
+	what    string // what is under way; empty: nothing to draw
+	point   string // of the trial under way; what a narrow terminal leaves out
+	detail  string // as last said
+	failure string // of the trial that failed, until it is said
+	painted string // the line on the terminal now
 }
 
-func (a *app) newProgress(run *tcplabv1.Run) *progress {
-	p := &progress{app: a, id: run.GetId(), total: int(run.GetTrialsCount()), stop: make(chan struct{}), stopped: make(chan struct{})}
+func (a *app) newProgress(run *tcplabv1.Run, plan *tcplabv1.RunPlan) *progress {
+	points := pointsOf(plan.GetPoints())
+	p := &progress{
+		app: a, id: run.GetId(), total: int(run.GetTrialsCount()), left: newTimeLeft(plan),
+		varying: varying(paramNames(points), points), stop: make(chan struct{}), stopped: make(chan struct{}),
+	}
 	if title := run.GetTitle(); title != "" {
-		p.print(fmt.Sprintf("%s: %s", p.id, title))
+		p.print(title)
 	} else {
-		p.print(p.id + ": " + run.GetLab())
+		p.print(run.GetLab())
 	}
 	go p.paint()
 	return p
@@ -67,7 +81,7 @@ func (p *progress) close() {
 	p.stopOnce.Do(func() {
 		close(p.stop)
 		<-p.stopped
-		if p.app.Terminal && p.line != "" {
+		if p.painted != "" {
 			p.app.printf("\r\x1b[K")
 		}
 	})
@@ -80,80 +94,139 @@ func (p *progress) show(event *tcplabv1.RunEvent) {
 	switch e := event.GetEvent().(type) {
 	case *tcplabv1.RunEvent_Run:
 		if e.Run.GetState() == tcplabv1.RunState_RUN_STATE_PENDING {
-			p.line = "waits for its turn"
+			p.what = "waits for its turn"
 		}
 	case *tcplabv1.RunEvent_Trial:
 		p.trial(e.Trial)
 	case *tcplabv1.RunEvent_Expectation:
-		p.line = "evaluating " + e.Expectation.GetName()
+		p.what, p.point = "evaluating", ""
 	case *tcplabv1.RunEvent_Held:
 		p.held(e.Held)
 	}
-	if p.app.Terminal {
-		p.draw()
-	}
+	p.draw()
+}
+
+// stopping says that the run was told to end.
+func (p *progress) stopping() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.what, p.point = "stopping", ""
+	p.draw()
 }
 
 func (p *progress) trial(t *tcplabv1.TrialProgress) {
-	if p.started.IsZero() {
-		p.started = time.Now()
-	}
-	what := fmt.Sprintf("trial %d of %d", t.GetNumber(), p.total)
-	if point := pointText(t.GetPoint()); point != "" {
-		what += " (" + point + ")"
-	}
-	phase := phaseWord(t.GetPhase())
-	switch t.GetPhase() {
+	phase := t.GetPhase()
+	ended := phase == tcplabv1.TrialPhase_TRIAL_PHASE_DONE || phase == tcplabv1.TrialPhase_TRIAL_PHASE_FAILED
+	p.left.trial(t.GetPoint(), ended, time.Now())
+	p.point = p.pointText(t.GetPoint())
+	trial := fmt.Sprintf("trial %d of %d", t.GetNumber(), p.total)
+	p.what = trial + " " + phaseWord(phase)
+	switch phase {
+	case tcplabv1.TrialPhase_TRIAL_PHASE_BUILDING:
+		p.say(trial + parenthesis(p.point))
 	case tcplabv1.TrialPhase_TRIAL_PHASE_DONE:
 		p.done++
-	case tcplabv1.TrialPhase_TRIAL_PHASE_FAILED:
-		phase += ": " + t.GetDetail()
-	default:
-		// Which engines and why: said once, and again when it changes.
-		if detail := t.GetDetail(); detail != "" && detail != p.detail {
-			p.detail = detail
-			p.print(p.id + ": " + detail)
+		if _, left := p.left.at(time.Now()); p.done < p.total {
+			p.say(fmt.Sprintf("%s done, %s left", trial, about(left)))
 		}
+	case tcplabv1.TrialPhase_TRIAL_PHASE_FAILED:
+		// It is said when the run has ended, or with the nodes that are held.
+		p.failure = t.GetDetail()
+		return
 	}
-	p.line = what + " " + phase
-	if !p.app.Terminal {
-		p.print(fmt.Sprintf("%s: %s", p.id, p.line))
+	// Which engines and why: said once, and again when it changes.
+	if detail := t.GetDetail(); detail != "" && detail != p.detail {
+		p.detail = detail
+		p.print(detail)
 	}
 }
 
+// pointText is a parameter point without what is the same in all trials.
+func (p *progress) pointText(point map[string]*structpb.Value) string {
+	differs := make(map[string]*structpb.Value, len(p.varying))
+	for _, name := range p.varying {
+		if v, ok := point[name]; ok {
+			differs[name] = v
+		}
+	}
+	return pointText(differs)
+}
+
 func (p *progress) held(h *tcplabv1.NodesHeld) {
-	lines := []string{p.id + ": the nodes are held; enter one with a command below, end with Ctrl-C"}
+	lines := []string{fmt.Sprintf("%s; its nodes are held: enter one with its command below, end with Ctrl-C", p.failure)}
 	for _, node := range h.GetNodes() {
 		lines = append(lines, fmt.Sprintf("  %s (%s): %s", node.GetName(), strings.Join(node.GetAddresses(), ", "), enterCommand(node.GetNetnsPath())))
 	}
-	p.line = "held; Ctrl-C ends it"
+	p.what, p.point = "holding the nodes; Ctrl-C ends it", ""
 	p.print(strings.Join(lines, "\n"))
+}
+
+// say writes a line in a pipe; on a terminal the painted one says it.
+func (p *progress) say(text string) {
+	if !p.app.Terminal {
+		p.print(text)
+	}
 }
 
 // print writes whole lines, above the painted one.
 func (p *progress) print(text string) {
-	if p.app.Terminal {
-		p.app.printf("\r\x1b[K%s\n", text)
-		return
+	wipe := ""
+	if p.painted != "" {
+		wipe, p.painted = "\r\x1b[K", ""
 	}
-	p.app.printf("%s\n", text)
+	p.app.printf("%s%s: %s\n", wipe, p.id, text)
 }
 
-// draw paints the line, cut to the terminal's width.
+// draw paints the line on a terminal where it has changed.
 func (p *progress) draw() {
-	if p.line == "" {
+	if !p.app.Terminal || p.what == "" {
 		return
 	}
-	text := p.line
-	if !p.started.IsZero() {
-		elapsed := time.Since(p.started)
-		text = fmt.Sprintf("%s %s  %s", bar(p.done, p.total, 20), p.line, roughly(elapsed))
-		if p.done > 0 && p.done < p.total {
-			left := elapsed / time.Duration(p.done) * time.Duration(p.total-p.done)
-			text += ", about " + roughly(left) + " left"
+	elapsed, left := p.left.at(time.Now())
+	times := ""
+	if elapsed > 0 {
+		times = roughly(elapsed)
+		if p.done < p.total {
+			times += ", " + about(left) + " left"
 		}
 	}
-	p.app.printf("\r\x1b[K%s", ansi.Truncate(text, p.app.Width-1, "…"))
+	line := progressLine(p.done, p.total, p.what, parenthesis(p.point), times, p.app.Width()-echo)
+	if line == p.painted {
+		return
+	}
+	// What stands is written over and only the rest wiped, which does not flicker.
+	p.app.printf("\r%s\x1b[K", line)
+	p.painted = line
+}
+
+// progressLine fits a line into width columns. What is under way and the times
+// stay whole as long as they fit; the point is shortened first, then the bar
+// is left out, then the rest is cut.
+func progressLine(done, total int, what, point, times string, width int) string {
+	const least, most = 8, 20 // columns of the bar
+	room := width - ansi.StringWidth(what)
+	if times != "" {
+		times = "  " + times
+		room -= ansi.StringWidth(times)
+	}
+	if columns := min(most, room-1); times != "" && columns >= least {
+		// The bar gives way to the point, down to its least.
+		columns = max(least, min(columns, room-1-ansi.StringWidth(point)))
+		what = bar(done, total, columns) + " " + what
+		room -= columns + 1
+	}
+	if point != "" && room >= least {
+		what += ansi.Truncate(point, room, "…")
+	}
+	return ansi.Truncate(what+times, max(0, width), "…")
+}
+
+// parenthesis sets a remark behind what it is about.
+func parenthesis(text string) string {
+	if text == "" {
+		return ""
+	}
+	return " (" + text + ")"
 }
 
 // bar draws how much of the trials is done, width columns wide.

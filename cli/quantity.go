@@ -87,6 +87,14 @@ func roughly(d time.Duration) string {
 	}
 }
 
+// about prints an estimate of a time: "about 4 s".
+func about(d time.Duration) string {
+	if d < time.Second {
+		return roughly(d)
+	}
+	return "about " + roughly(d)
+}
+
 // paramNames lists the parameters that any of the points has, in order.
 func paramNames(points []map[string]*structpb.Value) []string {
 	seen := map[string]bool{}

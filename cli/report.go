@@ -15,6 +15,10 @@ func (a *app) printReport(r *tcplabv1.RunReport, f format) error {
 	if f == formatJSON {
 		return printMessage(a.Out, r)
 	}
+	// Whoever cancelled a run waits for no tables.
+	if r.GetState() == tcplabv1.RunState_RUN_STATE_CANCELLED {
+		return a.printVerdict(r)
+	}
 	if err := a.printExpectations(r); err != nil {
 		return err
 	}
@@ -115,22 +119,32 @@ func beside(asked string, measured bool, text string) string {
 }
 
 func (a *app) printVerdict(r *tcplabv1.RunReport) error {
-	held := 0
-	for _, e := range r.GetExpectations() {
-		if e.GetVerdict() == tcplabv1.Verdict_VERDICT_PASSED {
-			held++
+	var parts []string
+	if n := len(r.GetExpectations()); n > 0 {
+		held := 0
+		for _, e := range r.GetExpectations() {
+			if e.GetVerdict() == tcplabv1.Verdict_VERDICT_PASSED {
+				held++
+			}
+		}
+		parts = append(parts, fmt.Sprintf("%d of %s hold", held, plural(n, "expectation")))
+	}
+	done := 0
+	for _, trial := range r.GetTrials() {
+		if trial.GetState() == tcplabv1.RunState_RUN_STATE_SUCCEEDED {
+			done++
 		}
 	}
-	line := fmt.Sprintf("%s %s", r.GetId(), a.verdict(r.GetVerdict()))
-	if r.GetState() != tcplabv1.RunState_RUN_STATE_SUCCEEDED {
-		line = fmt.Sprintf("%s %s", r.GetId(), stateWord(r.GetState()))
-	}
-	line += fmt.Sprintf(": %d of %d expectations hold; %s in %s", held, len(r.GetExpectations()),
-		plural(len(r.GetTrials()), "trial"), seconds(r.GetElapsed()))
+	parts = append(parts, fmt.Sprintf("%s done in %s", plural(done, "trial"), seconds(r.GetElapsed())))
 	if r.GetKernel() != "" {
-		line += "; Linux " + r.GetKernel()
+		parts = append(parts, "Linux "+r.GetKernel())
 	}
-	_, err := fmt.Fprintf(a.Out, "%s; seed %d\n", line, r.GetSeed())
+	parts = append(parts, fmt.Sprintf("seed %d", r.GetSeed()))
+	word := a.verdict(r.GetVerdict())
+	if r.GetState() != tcplabv1.RunState_RUN_STATE_SUCCEEDED {
+		word = stateWord(r.GetState())
+	}
+	_, err := fmt.Fprintf(a.Out, "%s %s: %s\n", r.GetId(), word, strings.Join(parts, "; "))
 	return err
 }
 

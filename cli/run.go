@@ -132,13 +132,19 @@ func (a *app) run(ctx context.Context, arg string, f *runFlags) error {
 		}
 		return err
 	}
+	planned, err := lab.runs.PlanRun(ctx, &tcplabv1.PlanRunRequest{
+		LabSource: &tcplabv1.PlanRunRequest_Source{Source: sent}, Overrides: params, Options: options,
+	})
+	if err != nil {
+		return errors.Join(err, lab.close())
+	}
 	created, err := lab.runs.CreateRun(ctx, &tcplabv1.CreateRunRequest{
 		LabSource: &tcplabv1.CreateRunRequest_Source{Source: sent}, Overrides: params, Options: options,
 	})
 	if err != nil {
 		return errors.Join(err, lab.close())
 	}
-	report, run, err := a.follow(ctx, lab.runs, created.GetRun(), interrupted)
+	report, run, err := a.follow(ctx, lab.runs, created.GetRun(), planned.GetPlan(), interrupted)
 	if closeErr := lab.close(); err == nil {
 		err = closeErr
 	}
@@ -148,15 +154,21 @@ func (a *app) run(ctx context.Context, arg string, f *runFlags) error {
 	if err := a.printReport(report, f.output); err != nil {
 		return err
 	}
-	if status := runStatus(run); status != exitOK {
-		return &statusError{status: status, message: run.GetFailure()}
+	status := runStatus(run)
+	switch {
+	case status == exitOK:
+		return nil
+	case run.GetState() == tcplabv1.RunState_RUN_STATE_CANCELLED:
+		return &statusError{status: status} // the report says it
 	}
-	return nil
+	return &statusError{status: status, message: run.GetFailure()}
 }
 
 // follow shows a run's progress to its end, and then reads what it found. An
 // interrupt cancels the run and waits until that is stored.
-func (a *app) follow(ctx context.Context, runs tcplabv1.RunServiceClient, run *tcplabv1.Run, interrupted <-chan struct{}) (*tcplabv1.RunReport, *tcplabv1.Run, error) {
+func (a *app) follow(ctx context.Context, runs tcplabv1.RunServiceClient, run *tcplabv1.Run, plan *tcplabv1.RunPlan, interrupted <-chan struct{}) (*tcplabv1.RunReport, *tcplabv1.Run, error) {
+	progress := a.newProgress(run, plan)
+	defer progress.close()
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
 	cancelled := make(chan error, 1)
@@ -166,6 +178,7 @@ func (a *app) follow(ctx context.Context, runs tcplabv1.RunServiceClient, run *t
 			return
 		case <-interrupted:
 		}
+		progress.stopping()
 		_, err := runs.CancelRun(watching, &tcplabv1.CancelRunRequest{RunId: run.GetId()})
 		cancelled <- err
 		select {
@@ -178,8 +191,6 @@ func (a *app) follow(ctx context.Context, runs tcplabv1.RunServiceClient, run *t
 	if err != nil {
 		return nil, nil, err
 	}
-	progress := a.newProgress(run)
-	defer progress.close()
 	for {
 		response, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
