@@ -308,7 +308,7 @@ func TestReadBackIsWhatWasAsked(t *testing.T) {
 // A flood into a slow link leaves the queue full to its limit: one frame through at once
 // (tbf's bucket), one in service, the queue; all others overflow.
 func TestQueueHoldsItsLimitAndNoMore(t *testing.T) {
-	const rate, length = 100e3, 1514 // 121 ms a frame: none leaves while the flood comes
+	const rate, length = 20e3, 1514 // 606 ms a frame: none leaves while the flood comes
 	for name, test := range map[string]struct {
 		queue link.Queue
 		holds int
@@ -316,7 +316,7 @@ func TestQueueHoldsItsLimitAndNoMore(t *testing.T) {
 		"frames": {link.Queue{Packets: 20}, 20},
 		"one":    {link.Queue{Packets: 1}, 1},
 		"bytes":  {link.Queue{Bytes: 10 * length}, 10},
-		"time":   {link.Queue{Time: 5 * 121120 * time.Microsecond}, 5},
+		"time":   {link.Queue{Time: 5 * 605600 * time.Microsecond}, 5},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := stand(t, [2]link.Shape{{Rate: rate, Queue: test.queue}, {}})
@@ -324,8 +324,11 @@ func TestQueueHoldsItsLimitAndNoMore(t *testing.T) {
 			const frames = 60
 			b.flood(t, 0, frames, length)
 			c := b.counters(t)[0]
-			if time.Since(begin) > 100*time.Millisecond {
-				t.Skipf("this host took %v to send %d frames: the queue has moved meanwhile", time.Since(begin), frames)
+			for c.Delivered+c.Overflow+uint64(c.Queued)+1 < frames && time.Since(begin) < 500*time.Millisecond {
+				c = b.counters(t)[0] // the last ones are still on their way to the queue
+			}
+			if time.Since(begin) > 500*time.Millisecond {
+				t.Fatalf("this host took %v for %d frames: the queue has moved meanwhile", time.Since(begin), frames)
 			}
 			want := link.Counters{Received: frames, Delivered: 1, Overflow: uint64(frames - 2 - test.holds), Queued: test.holds}
 			if diff := cmp.Diff(want, c); diff != "" {
@@ -413,14 +416,13 @@ func TestChangeLosesAndReordersNothing(t *testing.T) {
 		{Rate: 30e6, Queue: link.Queue{Bytes: 8 << 20}},
 		{Delay: 10 * time.Millisecond, Rate: 60e6, Queue: link.Queue{Bytes: 9 << 20}},
 	}
-	calls := 0
-	b.bulk(t, "10.0.0.2:0", 6<<20, func() {
-		calls++
-		if calls%10 == 0 {
-			if err := b.link.Change(0, steps[calls/10%len(steps)]); err != nil {
-				t.Errorf("change to %+v: %v", steps[calls/10%len(steps)], err)
-			}
+	changes := 0
+	b.bulk(t, "10.0.0.2:0", 12<<20, func() {
+		step := steps[changes%len(steps)]
+		if err := b.link.Change(0, step); err != nil {
+			t.Errorf("change to %+v: %v", step, err)
 		}
+		changes++
 	})
 	c := b.settled(t, 0)
 	if c.Lost+c.Overflow+c.Failed != 0 {
@@ -436,8 +438,8 @@ func TestChangeLosesAndReordersNothing(t *testing.T) {
 	if overtaken != 0 {
 		t.Errorf("%d segments were overtaken", overtaken)
 	}
-	if calls < 10*len(steps) {
-		t.Errorf("only %d changes happened", calls/10)
+	if changes < 2*len(steps) {
+		t.Errorf("only %d changes happened", changes)
 	}
 }
 
