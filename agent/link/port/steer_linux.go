@@ -3,6 +3,7 @@ package port
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -16,10 +17,14 @@ import (
 // The setting (kernel: Documentation/networking/scaling.rst, RPS) lives in sysfs,
 // and the machine's /sys shows the machine's namespace. So sysfs is opened for
 // this namespace, without mounting it anywhere (kernel 5.2). The kernel lets the
-// host's root alone write there; root of a user namespace relies on steerNew.
+// host's root alone write there, and no sysfs be opened from a mount namespace
+// that is not the opener's own; root of a user namespace relies on steerNew.
 func steer(name string) error {
 	file := fmt.Sprintf("class/net/%s/queues/rx-0/rps_cpus", name)
 	root, err := sysfs()
+	if errors.Is(err, unix.EPERM) && steeredNew() {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("open sysfs to keep frames in order: %w", err)
 	}
@@ -48,11 +53,20 @@ func isFirst(mask string) bool {
 	return strings.TrimLeft(strings.TrimSpace(mask), "0,") == "1"
 }
 
+// defaultMask is the setting for receive queues that are yet to be made.
+const defaultMask = "/proc/sys/net/core/rps_default_mask"
+
 // steerNew does what steer does for interfaces that are yet to come into this
 // thread's namespace (net.core.rps_default_mask, kernel 6.3), which root of a user
 // namespace may do as well. An older kernel has steer alone.
 func steerNew() error {
-	return writeExisting("/proc/sys/net/core/rps_default_mask", "1")
+	return writeExisting(defaultMask, "1")
+}
+
+// steeredNew reports whether steerNew has done its part here.
+func steeredNew() bool {
+	mask, err := os.ReadFile(defaultMask)
+	return err == nil && isFirst(string(mask))
 }
 
 // sysfs opens the root of a sysfs that shows the thread's network namespace.
