@@ -21,6 +21,7 @@ import (
 
 	"charm.land/lipgloss/v2"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 )
 
@@ -37,15 +38,18 @@ type Environment struct {
 	Colour bool
 	// Signals delivers interrupts; nil: none ever comes.
 	Signals <-chan os.Signal
+	// Release gives signals back to the system, whose answer is to end the
+	// process at once; nil: nothing to give back.
+	Release func()
 }
 
 // Process is the environment of this process. It takes over SIGINT and
-// SIGTERM for the rest of the process's life.
+// SIGTERM until they are released.
 func Process() *Environment {
 	// A second signal finds the channel's buffer, never a blocked sender.
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	env := &Environment{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Signals: signals}
+	env := &Environment{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Signals: signals, Release: func() { signal.Stop(signals) }}
 	if term.IsTerminal(int(os.Stderr.Fd())) && os.Getenv("TERM") != "dumb" {
 		env.Terminal = true
 		env.Width = func() int {
@@ -94,27 +98,40 @@ measurement agrees with the prediction.`,
   tcplab doctor                     what this machine can do`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usageError("there is no command %q; `tcplab --help` lists them", args[0])
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args:          groupArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			return a.openLog()
 		},
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError("%v; see `%s --help`", err, cmd.CommandPath())
+		return usageError("%v; see `%s --help`", flagError(err), cmd.CommandPath())
 	})
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.stateDir, "state-dir", "", "where runs are kept (default /var/lib/tcplab for root, else $XDG_STATE_HOME/tcplab)")
 	flags.StringVar(&a.logLevel, "log-level", "warn", "least level of the log on standard error: debug, info, warn or error")
 	flags.StringVar(&a.logFormat, "log-format", "text", "form of the log: text or json")
-	root.CompletionOptions.HiddenDefaultCmd = false
-	root.AddCommand(a.runCommand(), a.runsCommand(), a.labCommand(), a.doctorCommand(), a.versionCommand())
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetHelpCommand(a.helpCommand())
+	root.AddCommand(a.runCommand(), a.runsCommand(), a.labCommand(), a.doctorCommand(), a.versionCommand(), a.completionCommand())
 	return root
+}
+
+// flagError says of a wrong value what was meant, and not what the parser of
+// numbers said.
+func flagError(err error) error {
+	invalid, ok := errors.AsType[*pflag.InvalidValueError](err)
+	if !ok {
+		return err
+	}
+	want := invalid.Unwrap().Error()
+	switch invalid.GetFlag().Value.Type() {
+	case "uint32", "int32", "uint64":
+		want = "want a whole number"
+	case "duration":
+		want = "want a time, such as 90s or 5m"
+	}
+	return fmt.Errorf("--%s %q: %s", invalid.GetFlag().Name, invalid.GetValue(), want)
 }
 
 // openLog makes the logger that the flags ask for.

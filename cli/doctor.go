@@ -27,7 +27,7 @@ for each thing missing what to do about it. It exits 3 where no lab can run.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			// What an ordinary user can do here is what a run could do, in a user
 			// namespace of its own.
-			if status, entered, err := a.enterUserNamespace(cmd.Context()); entered {
+			if status, entered, err := a.enterUserNamespace(cmd.Context(), a.In); entered {
 				if err == nil && status != 0 {
 					err = &statusError{status: status}
 				}

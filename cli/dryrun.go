@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -10,8 +11,15 @@ import (
 )
 
 // dryRun prints what a run would do. It touches neither the state directory
-// nor the network: its lab stands on a folder that goes again.
-func (a *app) dryRun(ctx context.Context, f *runFlags, request *tcplabv1.PlanRunRequest) error {
+// nor the network: its lab stands on a folder that goes again. Where a user may
+// build labs in a user namespace of their own, it looks at the host from there.
+func (a *app) dryRun(ctx context.Context, f *runFlags, stdin io.Reader, request *tcplabv1.PlanRunRequest) error {
+	if status, entered, err := a.enterUserNamespace(ctx, stdin); entered && err == nil {
+		if status != 0 {
+			return &statusError{status: status}
+		}
+		return nil
+	}
 	dir, err := os.MkdirTemp("", "tcplab-plan-")
 	if err != nil {
 		return fmt.Errorf("make a folder to plan in: %w", err)
@@ -58,14 +66,22 @@ func (a *app) printPlan(plan *tcplabv1.RunPlan, host *tcplabv1.Host, asked tcpla
 	if asked == tcplabv1.Engine_ENGINE_AUTO {
 		engine = host.GetAutoEngineReason()
 	}
-	fmt.Fprintf(&b, "\nEngine\n  %s\n\nTrials\n", engine)
-	names := paramNames(pointsOf(plan.GetPoints()))
-	for _, p := range plan.GetPoints() {
+	fmt.Fprintf(&b, "\nEngine of shaped links\n  %s\n\nTrials\n", engine)
+	points := pointsOf(plan.GetPoints())
+	names := varying(paramNames(points), points)
+	if same := pointText(without(points[0], names)); same != "" {
+		fmt.Fprintf(&b, "  %s\n", same)
+	}
+	for i, p := range plan.GetPoints() {
+		line := "  " + plural(int(plan.GetRepeat()), "trial")
 		var values []string
 		for _, name := range names {
-			values = append(values, name+"="+param(p.GetLab().GetPoint()[name]))
+			values = append(values, name+"="+param(points[i][name]))
 		}
-		fmt.Fprintf(&b, "  %d × %s  %s each\n", plan.GetRepeat(), strings.Join(values, " "), about(p.GetEstimate().AsDuration()))
+		if len(values) > 0 {
+			line += " at " + strings.Join(values, " ")
+		}
+		fmt.Fprintf(&b, "%s, %s each\n", line, about(p.GetEstimate().AsDuration()))
 	}
 	fmt.Fprintf(&b, "\n%s, %s\n", plural(int(plan.GetTrialsCount()), "trial"), about(plan.GetEstimate().AsDuration()))
 	_, err := fmt.Fprint(a.Out, b.String())

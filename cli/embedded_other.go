@@ -4,6 +4,7 @@ package cli
 
 import (
 	"context"
+	"io"
 	"time"
 
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
@@ -26,6 +27,6 @@ func (a *app) openEmbedded(context.Context, embeddedOptions) (*embedded, error) 
 	return nil, &statusError{status: exitHost, message: "labs are built from Linux network stacks, and this is not Linux", remedy: "run tcplab on a Linux machine or in a virtual one"}
 }
 
-func (a *app) enterUserNamespace(context.Context) (int, bool, error) { return 0, false, nil }
+func (a *app) enterUserNamespace(context.Context, io.Reader) (int, bool, error) { return 0, false, nil }
 
 func enterCommand(netnsPath string) string { return "nsenter --net=" + netnsPath }

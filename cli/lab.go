@@ -21,7 +21,7 @@ func (a *app) labCommand() *cobra.Command {
 		Example: `  tcplab lab list
   tcplab lab show nagle > mine.yaml
   tcplab lab validate mine.yaml`,
-		Args: exactArgs(),
+		Args: groupArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(a.labListCommand(), a.labShowCommand(), a.labValidateCommand(), a.labSchemaCommand(), a.labNewCommand())
@@ -126,7 +126,7 @@ prints the points.`,
 			return err
 		},
 	}
-	cmd.Flags().StringArrayVar(&set, "set", nil, "`name=value[,value…]` of a parameter")
+	cmd.Flags().StringArrayVar(&set, "set", nil, "`name=value[,value...]` of a parameter")
 	outputFlag(cmd, &output)
 	return cmd
 }

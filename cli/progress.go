@@ -2,12 +2,12 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/charmbracelet/x/ansi"
-	"google.golang.org/protobuf/types/known/structpb"
 
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
@@ -26,7 +26,7 @@ type progress struct {
 	app      *app
 	id       string
 	total    int
-	varying  []string // the parameters that differ between trials
+	same     []string // the parameters that are the same in all trials
 	stop     chan struct{}
 	stopped  chan struct{}
 	stopOnce sync.Once
@@ -37,7 +37,8 @@ type progress struct {
 	what    string // what is under way; empty: nothing to draw
 	point   string // of the trial under way; what a narrow terminal leaves out
 	detail  string // as last said
-	failure string // of the trial that failed, until it is said
+	failure string // of the trial that failed
+	holds   bool   // the nodes, until interrupted: no time is left
 	painted string // the line on the terminal now
 }
 
@@ -45,8 +46,10 @@ func (a *app) newProgress(run *tcplabv1.Run, plan *tcplabv1.RunPlan) *progress {
 	points := pointsOf(plan.GetPoints())
 	p := &progress{
 		app: a, id: run.GetId(), total: int(run.GetTrialsCount()), left: newTimeLeft(plan),
-		varying: varying(paramNames(points), points), stop: make(chan struct{}), stopped: make(chan struct{}),
+		stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
+	differ := varying(paramNames(points), points)
+	p.same = slices.DeleteFunc(paramNames(points), func(name string) bool { return slices.Contains(differ, name) })
 	if title := run.GetTitle(); title != "" {
 		p.print(title)
 	} else {
@@ -81,6 +84,9 @@ func (p *progress) close() {
 	p.stopOnce.Do(func() {
 		close(p.stop)
 		<-p.stopped
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.what = "" // nothing is drawn any more
 		if p.painted != "" {
 			p.app.printf("\r\x1b[K")
 		}
@@ -110,7 +116,9 @@ func (p *progress) show(event *tcplabv1.RunEvent) {
 func (p *progress) stopping() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.what, p.point = "stopping", ""
+	if p.what != "" {
+		p.what, p.point = "stopping", ""
+	}
 	p.draw()
 }
 
@@ -118,7 +126,7 @@ func (p *progress) trial(t *tcplabv1.TrialProgress) {
 	phase := t.GetPhase()
 	ended := phase == tcplabv1.TrialPhase_TRIAL_PHASE_DONE || phase == tcplabv1.TrialPhase_TRIAL_PHASE_FAILED
 	p.left.trial(t.GetPoint(), ended, time.Now())
-	p.point = p.pointText(t.GetPoint())
+	p.point = pointText(without(t.GetPoint(), p.same))
 	trial := fmt.Sprintf("trial %d of %d", t.GetNumber(), p.total)
 	p.what = trial + " " + phaseWord(phase)
 	switch phase {
@@ -141,23 +149,13 @@ func (p *progress) trial(t *tcplabv1.TrialProgress) {
 	}
 }
 
-// pointText is a parameter point without what is the same in all trials.
-func (p *progress) pointText(point map[string]*structpb.Value) string {
-	differs := make(map[string]*structpb.Value, len(p.varying))
-	for _, name := range p.varying {
-		if v, ok := point[name]; ok {
-			differs[name] = v
-		}
-	}
-	return pointText(differs)
-}
-
 func (p *progress) held(h *tcplabv1.NodesHeld) {
-	lines := []string{fmt.Sprintf("%s; its nodes are held: enter one with its command below, end with Ctrl-C", p.failure)}
+	p.print(p.failure)
+	lines := []string{"the nodes are held; enter one with its command below, end with Ctrl-C"}
 	for _, node := range h.GetNodes() {
 		lines = append(lines, fmt.Sprintf("  %s (%s): %s", node.GetName(), strings.Join(node.GetAddresses(), ", "), enterCommand(node.GetNetnsPath())))
 	}
-	p.what, p.point = "holding the nodes; Ctrl-C ends it", ""
+	p.what, p.point, p.holds = "holding the nodes; Ctrl-C ends it", "", true
 	p.print(strings.Join(lines, "\n"))
 }
 
@@ -184,7 +182,7 @@ func (p *progress) draw() {
 	}
 	elapsed, left := p.left.at(time.Now())
 	times := ""
-	if elapsed > 0 {
+	if elapsed > 0 && !p.holds {
 		times = roughly(elapsed)
 		if p.done < p.total {
 			times += ", " + about(left) + " left"
@@ -199,9 +197,9 @@ func (p *progress) draw() {
 	p.painted = line
 }
 
-// progressLine fits a line into width columns. What is under way and the times
-// stay whole as long as they fit; the point is shortened first, then the bar
-// is left out, then the rest is cut.
+// progressLine fits a line into width columns. The times are never cut: the
+// point is shortened first, then the bar is left out, and then what is under
+// way gives way.
 func progressLine(done, total int, what, point, times string, width int) string {
 	const least, most = 8, 20 // columns of the bar
 	room := width - ansi.StringWidth(what)
@@ -218,7 +216,7 @@ func progressLine(done, total int, what, point, times string, width int) string 
 	if point != "" && room >= least {
 		what += ansi.Truncate(point, room, "…")
 	}
-	return ansi.Truncate(what+times, max(0, width), "…")
+	return ansi.Truncate(what, max(0, width-ansi.StringWidth(times)), "…") + times
 }
 
 // parenthesis sets a remark behind what it is about.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"maps"
 	"math"
 	"sort"
 	"strconv"
@@ -123,6 +124,15 @@ func varying(names []string, points []map[string]*structpb.Value) []string {
 		}
 	}
 	return out
+}
+
+// without is a parameter point without some of its parameters.
+func without(point map[string]*structpb.Value, names []string) map[string]*structpb.Value {
+	rest := maps.Clone(point)
+	for _, name := range names {
+		delete(rest, name)
+	}
+	return rest
 }
 
 // param prints a parameter's value as the lab file would.

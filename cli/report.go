@@ -127,7 +127,7 @@ func (a *app) printVerdict(r *tcplabv1.RunReport) error {
 				held++
 			}
 		}
-		parts = append(parts, fmt.Sprintf("%d of %s hold", held, plural(n, "expectation")))
+		parts = append(parts, fmt.Sprintf("%d of %d expectations hold", held, n))
 	}
 	done := 0
 	for _, trial := range r.GetTrials() {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -61,7 +62,7 @@ not what it should be; 130 interrupted.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringArrayVar(&f.set, "set", nil, "`name=value[,value…]` of a parameter; several values are swept")
+	flags.StringArrayVar(&f.set, "set", nil, "`name=value[,value...]` of a parameter; several values are swept")
 	flags.Uint32Var(&f.repeat, "repeat", 0, "repetitions of each parameter point (default: as the lab says)")
 	flags.StringVar(&f.engine, "engine", "auto", "what shapes the links: auto, netem or wire")
 	flags.Uint64Var(&f.seed, "seed", 0, "seed of everything random (default: drawn, and printed in the report)")
@@ -101,12 +102,16 @@ func (a *app) run(ctx context.Context, arg string, f *runFlags) error {
 	for i, o := range overrides {
 		params[i] = &tcplabv1.ParamOverride{Name: o.Name, Values: o.Values}
 	}
+	stdin := a.In
+	if arg == "-" {
+		stdin = bytes.NewReader(source.Content)
+	}
 	if f.dryRun {
-		return a.dryRun(ctx, f, &tcplabv1.PlanRunRequest{
+		return a.dryRun(ctx, f, stdin, &tcplabv1.PlanRunRequest{
 			LabSource: &tcplabv1.PlanRunRequest_Source{Source: sent}, Overrides: params, Options: options,
 		})
 	}
-	if status, entered, err := a.enterUserNamespace(ctx); entered || err != nil {
+	if status, entered, err := a.enterUserNamespace(ctx, stdin); entered || err != nil {
 		if err == nil && status != 0 {
 			err = &statusError{status: status}
 		}
@@ -122,12 +127,19 @@ func (a *app) run(ctx context.Context, arg string, f *runFlags) error {
 		case <-a.Signals:
 			close(interrupted)
 			stopWaiting()
+			if a.Release != nil {
+				// Should the stop hang, the next signal ends it.
+				time.AfterFunc(stopWithin, a.Release)
+			}
 		case <-ctx.Done():
 		}
 	}()
 	lab, err := a.openEmbedded(waiting, embeddedOptions{drive: true, wait: f.wait})
 	if err != nil {
 		if isClosed(interrupted) {
+			if a.Terminal {
+				a.printf("\r\x1b[K") // the terminal's ^C
+			}
 			return errInterrupted
 		}
 		return err
@@ -161,7 +173,12 @@ func (a *app) run(ctx context.Context, arg string, f *runFlags) error {
 	case run.GetState() == tcplabv1.RunState_RUN_STATE_CANCELLED:
 		return &statusError{status: status} // the report says it
 	}
-	return &statusError{status: status, message: run.GetFailure()}
+	// A verdict stands in the report; a failure has words of its own.
+	message := run.GetFailure()
+	if message != "" {
+		message = run.GetId() + ": " + message
+	}
+	return &statusError{status: status, message: message}
 }
 
 // follow shows a run's progress to its end, and then reads what it found. An

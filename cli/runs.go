@@ -19,7 +19,7 @@ func (a *app) runsCommand() *cobra.Command {
   tcplab runs show last
   tcplab runs show nagle-7k -o json
   tcplab runs cancel last`,
-		Args: exactArgs(),
+		Args: groupArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(a.runsListCommand(), a.runsShowCommand(), a.runsCancelCommand())
@@ -120,7 +120,7 @@ func (a *app) runsShowCommand() *cobra.Command {
 				if err := a.printReport(report, output); err != nil {
 					return err
 				}
-				if output == formatTable && report.GetFailure() != "" {
+				if output == formatTable && report.GetState() == tcplabv1.RunState_RUN_STATE_FAILED {
 					_, err = fmt.Fprintf(a.Out, "%s\n", report.GetFailure())
 				}
 				return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"runtime"
@@ -20,9 +21,10 @@ const insideVar = "TCPLAB_USER_NAMESPACE"
 
 // enterUserNamespace runs this same command as root of a user namespace of its
 // own, where this process may not make network namespaces itself. It reports
-// whether it did so, and the exit status. The other process is killed by the
+// whether it did so, and the exit status. stdin is what the command has not read
+// yet, or reads again. The other process is killed by the
 // kernel when this one dies in any way.
-func (a *app) enterUserNamespace(ctx context.Context) (status int, entered bool, err error) {
+func (a *app) enterUserNamespace(ctx context.Context, stdin io.Reader) (status int, entered bool, err error) {
 	if canMakeNamespaces() {
 		return 0, false, nil
 	}
@@ -44,7 +46,7 @@ func (a *app) enterUserNamespace(ctx context.Context) (status int, entered bool,
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Env = append(os.Environ(), insideVar+"=1", stateDirVar+"="+dir)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.In, a.Out, a.Err
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, a.Out, a.Err
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
@@ -77,6 +79,9 @@ func (a *app) enterUserNamespace(ctx context.Context) (status int, entered bool,
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		if exit.ExitCode() >= 0 {
 			return exit.ExitCode(), true, nil
+		}
+		if by := exit.Sys().(syscall.WaitStatus).Signal(); by == syscall.SIGINT || by == syscall.SIGTERM {
+			return exitInterrupted, true, nil
 		}
 		return exitTrial, true, nil
 	}
