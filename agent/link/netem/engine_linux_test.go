@@ -75,6 +75,7 @@ func (b bed) address(t testing.TB) {
 				if err != nil {
 					return err
 				}
+				address.Flags = unix.IFA_F_NODAD // or an IPv6 address serves only once a worker has run
 				peer, err := netlink.ParseAddr(fmt.Sprintf(form, 2-i))
 				if err != nil {
 					return err
@@ -287,7 +288,7 @@ func TestReadBackIsWhatWasAsked(t *testing.T) {
 	for _, step := range []link.Shape{
 		{Rate: 20e6, Delay: 7 * time.Millisecond, Queue: link.Queue{Packets: 10}},
 		{},
-		{Rate: 5e9, Queue: link.Queue{Bytes: 5000}},
+		{Rate: 5e9, Queue: link.Queue{Packets: 5000}},
 		{Delay: time.Second, Loss: 1},
 		{Rate: 8, Queue: link.Queue{Packets: 1}},
 	} {
@@ -413,8 +414,8 @@ func TestChangeLosesAndReordersNothing(t *testing.T) {
 		{Delay: 5 * time.Millisecond, Rate: 50e6, Queue: link.Queue{Packets: 5000}},
 		{Delay: time.Millisecond, Rate: 20e6, Queue: link.Queue{Packets: 6000}},
 		{},
-		{Rate: 30e6, Queue: link.Queue{Bytes: 8 << 20}},
-		{Delay: 10 * time.Millisecond, Rate: 60e6, Queue: link.Queue{Bytes: 9 << 20}},
+		{Rate: 30e6, Queue: link.Queue{Packets: 7000}},
+		{Delay: 10 * time.Millisecond, Rate: 60e6, Queue: link.Queue{Packets: 8000}},
 	}
 	changes := 0
 	b.bulk(t, "10.0.0.2:0", 12<<20, func() {

@@ -28,7 +28,8 @@ var _ link.Link = (*wire)(nil)
 
 // Change replaces the shape of one direction in place. What waits and what is
 // in flight stays, in order: a shorter delay lets no frame overtake those sent before.
-// A queue's unit cannot change under a rate. Before kernel 6.6 a change leaves the
+// A queue's unit, frames or bytes, cannot change; a direction without a rate has one of frames,
+// or the last that it had. Before kernel 6.6 a change leaves the
 // random generator where it is; from then on it restarts it with the direction's seed.
 func (w *wire) Change(direction int, shape link.Shape) error {
 	w.mu.Lock()

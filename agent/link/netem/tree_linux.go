@@ -14,9 +14,10 @@ const (
 	// its form without a rate, so that one can be set while traffic flows.
 	unlimited = 1e12
 
-	// idleQueue is the leaf's limit in frames where there is no rate and
-	// nothing ever waits.
-	idleQueue = 1000
+	// idleQueue is the leaf's limit, in frames or bytes, where there is no rate: none.
+	// netem hands all frames that are due to its child before it takes the first
+	// one back, so that after a stall any number of them passes through the leaf.
+	idleQueue = 1 << 30
 
 	// timerSlack is how late the bottleneck's timer may fire without loss of
 	// rate. The bucket holds what the rate yields in that time and one frame:
@@ -28,6 +29,8 @@ const (
 	// arrivals bounds what may be in flight, in frames per second of delay: more than
 	// a kernel can pass through a veth. In front of the bottleneck no rate bounds it.
 	arrivals = 4e6
+	// stall is how much longer than its delay a frame may be in flight on a busy host.
+	stall = 50 * time.Millisecond
 )
 
 // tree is the qdiscs that shape one direction, at the egress of the fabric's port.
@@ -69,7 +72,10 @@ func plan(shape link.Shape, seed uint64, frame int) (tree, error) {
 			queue = queueQdisc{limit: uint32(shape.Queue.Packets + 1)}
 		}
 	}
-	inFlight := arrivals*(shape.Delay+timerSlack).Seconds() + float64(queue.limit)
+	inFlight := arrivals * (shape.Delay + stall).Seconds()
+	if shape.Rate > 0 {
+		inFlight += float64(queue.limit)
+	}
 	return tree{
 		delay: delayQdisc{
 			delay: shape.Delay,
@@ -86,10 +92,13 @@ func plan(shape link.Shape, seed uint64, frame int) (tree, error) {
 	}, nil
 }
 
+// limited reports whether the tree has a rate.
+func (t tree) limited() bool { return t.rate.bytesPerSecond != unlimited/8 }
+
 // shape is the inverse of plan.
 func (t tree) shape(frame int) link.Shape {
 	s := link.Shape{Delay: t.delay.delay, Loss: probability(t.delay.loss)}
-	if t.rate.bytesPerSecond == unlimited/8 {
+	if !t.limited() {
 		return s
 	}
 	s.Rate = t.rate.bytesPerSecond * 8

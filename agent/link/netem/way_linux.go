@@ -62,21 +62,10 @@ func (w *way) change(to tree) error {
 	if err != nil {
 		return err
 	}
-	if now.queue.bytes != to.queue.bytes && to.rate.bytesPerSecond != unlimited/8 {
-		if now.rate.bytesPerSecond != unlimited/8 {
-			return fmt.Errorf("a queue limited by %s cannot become one limited by %s while traffic flows: "+
-				"the kernel would drop what waits in it; give the new limit in the same unit, or make the link anew",
-				unit(now.queue.bytes), unit(to.queue.bytes))
-		}
-		// Without a rate nothing waits here.
-		if err := w.hang(to.queue); err != nil {
-			return err
-		}
-	}
-	if to.rate.bytesPerSecond == unlimited/8 {
-		// The queue empties at once and its limit means nothing any more; tbf
-		// must not give one meant in frames to a queue limited by bytes.
-		to.rate.limit = now.queue.limit
+	if now.queue.bytes != to.queue.bytes && to.limited() {
+		return fmt.Errorf("a queue limited by %s cannot become one limited by %s while traffic flows: "+
+			"the kernel would drop what is in it; give the limit in the same unit, or make the link anew",
+			unit(now.queue.bytes), unit(to.queue.bytes))
 	}
 	if err := w.requests.change(w.delayAt(), to.delay); err != nil {
 		return err

@@ -66,10 +66,9 @@ func Veth(a, b End) error {
 	if err != nil {
 		return err
 	}
-	for _, step := range []func(End) error{Quiet, Up, ready} {
-		if err := errors.Join(step(a), step(b)); err != nil {
-			return errors.Join(err, Remove(a))
-		}
+	// b finds its peer up and can send at once; a, which came up first, must be waited for.
+	if err := errors.Join(Quiet(a), Quiet(b), Up(a), Up(b), ready(a)); err != nil {
+		return errors.Join(err, Remove(a))
 	}
 	return nil
 }

@@ -15,7 +15,8 @@ const readyWithin = 5 * time.Second
 // veth that came up before its peer gets its carrier from the peer, and the
 // kernel lets it send only when a worker has taken notice (net/core/link_watch.c);
 // until then every frame is dropped without a trace in any counter. From
-// kernel 6.8 the question itself makes it ready.
+// kernel 6.8 the question itself makes it ready. (The other end can send at once, while the kernel
+// reports it as up only up to a second later.)
 func ready(end End) error {
 	return end.NS.Do(func() error {
 		deadline := time.Now().Add(readyWithin)
