@@ -87,7 +87,8 @@ func Run(ctx context.Context, cfg Config, lis net.Listener) (err error) {
 	}
 	tcplabv1.RegisterAgentServiceServer(server, &service{agent: a})
 	tasks.Go(func() error {
-		if err := server.Serve(lis); err != nil {
+		// Stopped before it served is stopped as well.
+		if err := server.Serve(lis); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			return fmt.Errorf("serve the agent: %w", err)
 		}
 		return nil

@@ -78,7 +78,8 @@ func Run(ctx context.Context, cfg Config, listeners ...net.Listener) (err error)
 	var serving sync.WaitGroup // ends with the server's stop
 	for i, listener := range listeners {
 		serving.Go(func() {
-			if err := server.Serve(listener); err != nil {
+			// Stopped before it served is stopped as well.
+			if err := server.Serve(listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 				failed[i] = fmt.Errorf("serve on %v: %w", listener.Addr(), err)
 				stop()
 			}
