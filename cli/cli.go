@@ -92,10 +92,10 @@ func (a *app) rootCommand() *cobra.Command {
 		Long: `tcplab builds a declared lab from real Linux network stacks, proves its links,
 runs TCP experiments over them, measures both ends, and says whether the
 measurement agrees with the prediction.`,
-		Example: `  tcplab run handshake              measure a lab that is built in
-  tcplab run nagle --set rtt=1ms    the same lab at another point
-  tcplab run ./mine.yaml            your own lab
-  tcplab doctor                     what this machine can do`,
+		Example: `  tcplab run handshake              # measure a lab that is built in
+  tcplab run nagle --set rtt=1ms    # another one, at another point
+  tcplab run ./mine.yaml            # your own (tcplab lab new mine)
+  tcplab doctor                     # what this machine can do`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          groupArgs,

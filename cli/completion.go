@@ -11,8 +11,8 @@ func (a *app) completionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "completion bash|zsh|fish|powershell",
 		Short: "Print a shell's completion script",
-		Long: `Completion prints a script that completes commands, flags, labs and runs in a
-shell. Load it where the shell starts: for bash in ~/.bashrc,
+		Long: `Completion prints a script that completes commands, flags and labs in a shell.
+Load it where the shell starts: for bash in ~/.bashrc,
   source <(tcplab completion bash)
 for zsh in a file _tcplab of a folder in $fpath, for fish in
 ~/.config/fish/completions/tcplab.fish, for PowerShell in $PROFILE.`,

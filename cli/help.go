@@ -18,6 +18,7 @@ func (a *app) helpCommand() *cobra.Command {
 			if err := groupArgs(found, rest); err != nil {
 				return err
 			}
+			found.InitDefaultHelpFlag() // as if it ran
 			return found.Help()
 		},
 	}
