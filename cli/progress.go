@@ -197,9 +197,8 @@ func (p *progress) draw() {
 	p.painted = line
 }
 
-// progressLine fits a line into width columns. The times are never cut: the
-// point is shortened first, then the bar is left out, and then what is under
-// way gives way.
+// progressLine fits a line into width columns. The times are never cut: the bar
+// is left out first, then the point is shortened, and then what is under way.
 func progressLine(done, total int, what, point, times string, width int) string {
 	const least, most = 8, 20 // columns of the bar
 	room := width - ansi.StringWidth(what)
@@ -207,9 +206,7 @@ func progressLine(done, total int, what, point, times string, width int) string 
 		times = "  " + times
 		room -= ansi.StringWidth(times)
 	}
-	if columns := min(most, room-1); times != "" && columns >= least {
-		// The bar gives way to the point, down to its least.
-		columns = max(least, min(columns, room-1-ansi.StringWidth(point)))
+	if columns := min(most, room-1-ansi.StringWidth(point)); times != "" && columns >= least {
 		what = bar(done, total, columns) + " " + what
 		room -= columns + 1
 	}

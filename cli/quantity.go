@@ -21,6 +21,9 @@ func quantity(v float64, unit string) string {
 	if math.IsNaN(v) || math.IsInf(v, 0) {
 		return strconv.FormatFloat(v, 'g', -1, 64)
 	}
+	if v == 0 && unit != "" {
+		return "0 " + unit
+	}
 	switch unit {
 	case "s":
 		return scaled(v, []scale{{1, "s"}, {1e-3, "ms"}, {1e-6, "µs"}, {1e-9, "ns"}})
@@ -42,12 +45,13 @@ type scale struct {
 
 // scaled prints v in the first of the scales, largest first, that leaves a whole part.
 func scaled(v float64, scales []scale) string {
-	if v == 0 {
-		return "0 " + scales[0].name
+	// Rounded first, or 0.99996 s would be "1000 ms".
+	if rounded, err := strconv.ParseFloat(strconv.FormatFloat(v, 'e', 3, 64), 64); err == nil {
+		v = rounded
 	}
 	s := scales[len(scales)-1]
 	for _, candidate := range scales {
-		if math.Abs(v) >= candidate.size*0.99995 {
+		if math.Abs(v) >= candidate.size {
 			s = candidate
 			break
 		}

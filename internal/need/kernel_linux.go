@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"syscall"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -21,6 +23,20 @@ func NetNS(t testing.TB) {
 		return
 	}
 	defer space.Close()
+}
+
+// UserNS needs to make a user namespace. The feature is "userns".
+func UserNS(t testing.TB) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.list=^$")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+	}
+	if err := cmd.Run(); err != nil {
+		missing(t, "userns", err.Error())
+	}
 }
 
 // TUN needs to make a TAP interface through /dev/net/tun, in a namespace of the
