@@ -73,8 +73,14 @@ umlrun: ## the binary bin/umlrun: a command in a user-mode-linux guest
 test: setup umlrun ## all tests: on this kernel with -race, and netem's in a guest
 	@tools/test
 
+# The table goes to standard output alone: make -s bench FORMAT=markdown >file.
 .PHONY: bench
-bench: setup ## measure, medians of 5
+bench: setup build ## figures beside other tools and targets: make bench [FORMAT=table|json|markdown] [RUN=regexp]
+	@go build -o bin/bench ./tests/bench
+	@bin/bench -o "$(or $(FORMAT),table)" -run "$(RUN)"
+
+.PHONY: microbench
+microbench: setup ## the packages' own benchmarks, medians of 5
 	go test -run '^$$' -bench . -count 5 ./... | tee bench.out
 	tools/bin/benchstat bench.out
 

@@ -1,91 +1,13 @@
 package flow
 
 import (
-	"bufio"
-	"context"
-	"encoding/json"
-	"fmt"
 	"net"
-	"os/exec"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 
-	"github.com/tcplab/tcplab/internal/need"
 	"github.com/tcplab/tcplab/internal/netns"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
-
-// repetitions of what a median is taken of.
-const repetitions = 5
-
-// BenchmarkBulk sets bulk beside iperf3 over an unshaped veth with all its
-// offloads: the same bytes, the same congestion control, in turn, each in fresh
-// nodes. It reports the medians in Gbit/s, and their ratio.
-func BenchmarkBulk(b *testing.B) {
-	iperf3 := need.Command(b, "iperf3")
-	const size, congestion = 2 << 30, "cubic"
-	need.Congestion(b, congestion)
-	for b.Loop() {
-		var ours, theirs []float64
-		for range repetitions {
-			spec := bulkBytes(size)
-			spec.Socket = &tcplabv1.SocketOptions{Congestion: congestion}
-			ours = append(ours, run(b, spec, nodes(b, true)).GetGoodputBps()/1e9)
-			theirs = append(theirs, iperf(b, iperf3, nodes(b, true), size, congestion)/1e9)
-		}
-		b.ReportMetric(0, "ns/op")
-		b.ReportMetric(median(ours), "Gbit/s")
-		b.ReportMetric(median(theirs), "iperf3-Gbit/s")
-		b.ReportMetric(median(ours)/median(theirs), "ratio")
-	}
-}
-
-func median(values []float64) float64 {
-	slices.Sort(values)
-	return values[len(values)/2]
-}
-
-// iperf is what iperf3's receiver measures, in bit/s.
-func iperf(b *testing.B, path string, cfg Config, size int, congestion string) float64 {
-	b.Helper()
-	ctx, cancel := context.WithTimeout(b.Context(), limit)
-	defer cancel()
-	server := exec.CommandContext(ctx, path, "--server", "--one-off", "--forceflush")
-	out, err := server.StdoutPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	// A child inherits the namespace of the thread that starts it.
-	if err := cfg.Server.NS.Do(server.Start); err != nil {
-		b.Fatal(err)
-	}
-	defer func() { cancel(); _ = server.Wait() }()
-	lines := bufio.NewScanner(out)
-	for lines.Scan() && !strings.Contains(lines.Text(), "listening") {
-	}
-	client := exec.CommandContext(ctx, path, "--client", cfg.Server.Addr.String(), "--bytes", fmt.Sprint(size), "--congestion", congestion, "--json")
-	var report []byte
-	err = cfg.Client.NS.Do(func() (err error) {
-		report, err = client.Output()
-		return err
-	})
-	if err != nil {
-		b.Fatalf("iperf3: %v: %s", err, report)
-	}
-	var result struct {
-		End struct {
-			Received struct {
-				Rate float64 `json:"bits_per_second"`
-			} `json:"sum_received"`
-		} `json:"end"`
-	}
-	if err := json.Unmarshal(report, &result); err != nil {
-		b.Fatal(err)
-	}
-	return result.End.Received.Rate
-}
 
 // BenchmarkTransaction sets a flow's latency over an unshaped veth beside that
 // of the same exchange through Go's net package. It reports µs at the 50th and
