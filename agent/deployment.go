@@ -231,7 +231,9 @@ func (d *deployment) verify(ctx context.Context) ([]*tcplabv1.LinkReport, error)
 	for i := range specs {
 		specs[i] = d.standing.Spec(i)
 	}
-	measured, err := verify.Links(ctx, specs, verify.Options{})
+	measured, err := verify.Links(ctx, specs, verify.Options{
+		Counters: func(i int) ([2]link.Counters, error) { return d.standing.Links[i].Counters() },
+	})
 	if err != nil {
 		return nil, fmt.Errorf("verify deployment %s: %w", d.id, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -208,6 +209,9 @@ func (a *agent) measure(ctx context.Context, t *trial, kept *spool.Trial) (_ *tc
 	if err != nil {
 		return result, err
 	}
+	// What building and verifying left is collected now, not in the middle of
+	// the measurement.
+	runtime.GC()
 	start := time.Now()
 	result.StartTime = timestamppb.New(start)
 	for _, e := range d.lab.GetExperiments() {

@@ -24,8 +24,10 @@ type Watch struct {
 	once   sync.Once
 }
 
-// NewWatch takes a first sample at once and starts to sample. The caller stops
-// the watch.
+// NewWatch takes a first sample at once, the next half an interval later, and
+// from then on one each interval. Round trips are often whole multiples of the
+// interval; half an interval off, the samples are taken while packets are on
+// their way and not in the moment in which they arrive. The caller stops the watch.
 func NewWatch(what Watched) *Watch {
 	w := &Watch{what: what, stop: make(chan struct{}), done: make(chan struct{})}
 	w.sample()
@@ -46,13 +48,16 @@ func (w *Watch) Stop() Series {
 
 func (w *Watch) run() {
 	defer close(w.done)
-	ticker := time.NewTicker(w.what.Interval)
+	ticker := time.NewTicker(max(1, w.what.Interval/2))
 	defer ticker.Stop()
-	for {
+	for first := true; ; first = false {
 		select {
 		case <-w.stop:
 			return
 		case <-ticker.C:
+			if first {
+				ticker.Reset(w.what.Interval)
+			}
 			if !w.sample() {
 				return
 			}

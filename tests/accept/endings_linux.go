@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -47,7 +48,7 @@ func interrupted(ctx context.Context, b *Bench) (string, error) {
 			return figure, fmt.Errorf("more than %v", goneWithin)
 		}
 		if after, err := standing(b.Tcplab); err != nil || !slices.Equal(before, after) {
-			return figure, fmt.Errorf("left behind: %v, before: %v (%w)", after, before, err)
+			return figure, errors.Join(fmt.Errorf("left behind: %v, before: %v", after, before), err)
 		}
 		last, err := b.Run(ctx, "runs", "list", "--most", "1", "-o", "json")
 		if err != nil {
