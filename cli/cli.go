@@ -94,7 +94,7 @@ runs TCP experiments over them, measures both ends, and says whether the
 measurement agrees with the prediction.`,
 		Example: `  tcplab run handshake              # measure a lab that is built in
   tcplab run nagle --set rtt=1ms    # another one, at another point
-  tcplab run ./mine.yaml            # your own (tcplab lab new mine)
+  tcplab run ./mine.yaml            # your own
   tcplab doctor                     # what this machine can do`,
 		SilenceErrors: true,
 		SilenceUsage:  true,

@@ -11,9 +11,10 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tcplab/tcplab/internal/rpcerr"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
-	"golang.org/x/sys/unix"
 )
 
 // socketWithin bounds how long a process that holds the state directory may

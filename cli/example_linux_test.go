@@ -1,0 +1,77 @@
+package cli
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tcplab/tcplab/internal/need"
+)
+
+// commands are all that a user can type, the groups too.
+func commands(t *testing.T) []*cobra.Command {
+	t.Helper()
+	var all []*cobra.Command
+	var walk func(*cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		all = append(all, cmd)
+		for _, sub := range cmd.Commands() {
+			walk(sub)
+		}
+	}
+	root := (&app{Environment: &Environment{}}).rootCommand()
+	root.InitDefaultHelpCmd()
+	walk(root)
+	return all
+}
+
+// Each command says in its help what it does and how it is called, and what it
+// calls an example works as it stands there.
+func TestExamples(t *testing.T) {
+	need.NetNS(t)
+	shell := need.Command(t, "bash")
+	need.Command(t, "jq")
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := t.TempDir()
+	if err := os.Symlink(program, filepath.Join(bin, "tcplab")); err != nil {
+		t.Fatal(err)
+	}
+	state := t.TempDir()
+	inProcess(t, exitDisagrees, "run", labFile(t, "contract", contractLab), "--state-dir", state)
+	for _, cmd := range commands(t) {
+		if cmd.Short == "" || cmd.Example == "" {
+			t.Errorf("%s has no example or says nothing of itself", cmd.CommandPath())
+		}
+		for line := range strings.Lines(cmd.Example) {
+			line = strings.TrimSpace(line)
+			t.Run(line, func(t *testing.T) {
+				if !strings.Contains(line, cmd.CommandPath()) {
+					t.Errorf("the example is none of %s", cmd.CommandPath())
+				}
+				// A run's plan says that its lab and flags are right; how labs run is tested
+				// elsewhere. The ID in an example stands for one of the reader's.
+				typed := strings.NewReplacer("tcplab run ", "tcplab run --dry-run ", "nagle-7k", "last").Replace(line)
+				run := exec.CommandContext(t.Context(), shell, "-e", "-o", "pipefail", "-c", typed)
+				run.Dir = t.TempDir()
+				run.Env = append(storyEnv(), stateDirVar+"="+state, "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+				if !strings.HasPrefix(line, "tcplab lab new") {
+					starter := exec.CommandContext(t.Context(), shell, "-c", "tcplab lab new mine")
+					starter.Dir, starter.Env = run.Dir, run.Env
+					if out, err := starter.CombinedOutput(); err != nil {
+						t.Fatalf("%v\n%s", err, out)
+					}
+				}
+				if out, err := run.CombinedOutput(); err != nil {
+					t.Errorf("%s: %v\n%s", typed, err, out)
+				}
+			})
+		}
+	}
+}
