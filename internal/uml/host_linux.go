@@ -166,7 +166,9 @@ func boot(ctx context.Context, kernel, state string, config Config, log *tail) e
 	// started the child, so that thread is kept until the child has ended.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	back := place()
 	err := cmd.Start()
+	back()
 	closeAll(theirs)
 	if err != nil {
 		return err
