@@ -66,6 +66,7 @@ func Process() *Environment {
 // app is one invocation: the environment and the flags that every command has.
 type app struct {
 	*Environment
+	errs      *terminal // Err, with the line that shows progress
 	stateDir  string
 	logLevel  string
 	logFormat string
@@ -74,7 +75,7 @@ type app struct {
 
 // Main runs the command line and returns the exit status.
 func Main(args []string, env *Environment) int {
-	a := &app{Environment: env, log: slog.New(slog.DiscardHandler)}
+	a := &app{Environment: env, errs: &terminal{w: env.Err}, log: slog.New(slog.DiscardHandler)}
 	root := a.rootCommand()
 	root.SetArgs(args)
 	root.SetIn(env.In)
@@ -143,9 +144,9 @@ func (a *app) openLog() error {
 	options := &slog.HandlerOptions{Level: level}
 	switch a.logFormat {
 	case "text":
-		a.log = slog.New(slog.NewTextHandler(a.Err, options))
+		a.log = slog.New(slog.NewTextHandler(a.errs, options))
 	case "json":
-		a.log = slog.New(slog.NewJSONHandler(a.Err, options))
+		a.log = slog.New(slog.NewJSONHandler(a.errs, options))
 	default:
 		return usageError("--log-format %q: want text or json", a.logFormat)
 	}
@@ -196,5 +197,5 @@ var errInterrupted = errors.New("interrupted")
 
 // printf writes to standard error, where nothing is done about a failure.
 func (a *app) printf(format string, args ...any) {
-	_, _ = fmt.Fprintf(a.Err, format, args...)
+	_, _ = fmt.Fprintf(a.errs, format, args...)
 }

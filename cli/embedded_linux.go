@@ -119,6 +119,7 @@ func (a *app) serve(ctx context.Context, dir string, st *store.Store) (*embedded
 			stopController()
 			err := controllerGroup.Wait()
 			stopAgent()
+			// Last of all the store, whose lock lets the next process in.
 			return errors.Join(err, agentGroup.Wait(), controllerConn.Close(), agentConn.Close(), st.Close())
 		},
 	}, nil

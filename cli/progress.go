@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -39,17 +38,13 @@ type progress struct {
 	detail  string // as last said
 	failure string // of the trial that failed
 	holds   bool   // the nodes, until interrupted: no time is left
-	painted string // the line on the terminal now
 }
 
 func (a *app) newProgress(run *tcplabv1.Run, plan *tcplabv1.RunPlan) *progress {
-	points := pointsOf(plan.GetPoints())
 	p := &progress{
 		app: a, id: run.GetId(), total: int(run.GetTrialsCount()), left: newTimeLeft(plan),
-		stop: make(chan struct{}), stopped: make(chan struct{}),
+		same: constant(pointsOf(plan.GetPoints())), stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
-	differ := varying(paramNames(points), points)
-	p.same = slices.DeleteFunc(paramNames(points), func(name string) bool { return slices.Contains(differ, name) })
 	if title := run.GetTitle(); title != "" {
 		p.print(title)
 	} else {
@@ -87,9 +82,7 @@ func (p *progress) close() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.what = "" // nothing is drawn any more
-		if p.painted != "" {
-			p.app.printf("\r\x1b[K")
-		}
+		p.app.errs.paint("")
 	})
 }
 
@@ -166,16 +159,10 @@ func (p *progress) say(text string) {
 	}
 }
 
-// print writes whole lines, above the painted one.
-func (p *progress) print(text string) {
-	wipe := ""
-	if p.painted != "" {
-		wipe, p.painted = "\r\x1b[K", ""
-	}
-	p.app.printf("%s%s: %s\n", wipe, p.id, text)
-}
+// print writes lines about the run.
+func (p *progress) print(text string) { p.app.printf("%s: %s\n", p.id, text) }
 
-// draw paints the line on a terminal where it has changed.
+// draw paints the line on a terminal.
 func (p *progress) draw() {
 	if !p.app.Terminal || p.what == "" {
 		return
@@ -188,29 +175,26 @@ func (p *progress) draw() {
 			times += ", " + about(left) + " left"
 		}
 	}
-	line := progressLine(p.done, p.total, p.what, parenthesis(p.point), times, p.app.Width()-echo)
-	if line == p.painted {
-		return
-	}
-	// What stands is written over and only the rest wiped, which does not flicker.
-	p.app.printf("\r%s\x1b[K", line)
-	p.painted = line
+	p.app.errs.paint(progressLine(p.done, p.total, p.what, parenthesis(p.point), times, p.app.Width()-echo))
 }
 
 // progressLine fits a line into width columns. The times are never cut: the bar
 // is left out first, then the point is shortened, and then what is under way.
 func progressLine(done, total int, what, point, times string, width int) string {
-	const least, most = 8, 20 // columns of the bar
 	room := width - ansi.StringWidth(what)
 	if times != "" {
 		times = "  " + times
 		room -= ansi.StringWidth(times)
 	}
-	if columns := min(most, room-1-ansi.StringWidth(point)); times != "" && columns >= least {
-		what = bar(done, total, columns) + " " + what
-		room -= columns + 1
+	// Two sizes, or the bar would breathe with the length of the words.
+	for _, columns := range []int{20, 10} {
+		if times != "" && columns+1+ansi.StringWidth(point) <= room {
+			what = bar(done, total, columns) + " " + what
+			room -= columns + 1
+			break
+		}
 	}
-	if point != "" && room >= least {
+	if leastPoint := 8; point != "" && room >= leastPoint {
 		what += ansi.Truncate(point, room, "…")
 	}
 	return ansi.Truncate(what, max(0, width-ansi.StringWidth(times)), "…") + times

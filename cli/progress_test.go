@@ -31,7 +31,7 @@ func TestProgressLine(t *testing.T) {
 	const what, point, times = "trial 12 of 40 verifying", " (no_delay=false rtt=20ms)", "2 min, about 4 min left"
 	for width, want := range map[int]string{
 		120: "━━━━━┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄ trial 12 of 40 verifying (no_delay=false rtt=20ms)  2 min, about 4 min left",
-		88:  "━━━┄┄┄┄┄┄┄┄┄ trial 12 of 40 verifying (no_delay=false rtt=20ms)  2 min, about 4 min left",
+		88:  "━━┄┄┄┄┄┄┄┄ trial 12 of 40 verifying (no_delay=false rtt=20ms)  2 min, about 4 min left",
 		72:  "trial 12 of 40 verifying (no_delay=false rtt=2…  2 min, about 4 min left",
 		57:  "trial 12 of 40 verifying (no_de…  2 min, about 4 min left",
 		50:  "trial 12 of 40 verifying  2 min, about 4 min left",
@@ -97,8 +97,8 @@ func TestTimeLeft(t *testing.T) {
 // A terminal's line is drawn over itself without a wrap, and is gone at the end.
 func TestTerminal(t *testing.T) {
 	var out bytes.Buffer
-	columns := 60
-	a := &app{Environment: &Environment{Err: &out, Terminal: true, Width: func() int { return columns }}}
+	columns := 70
+	a := &app{errs: &terminal{w: &out}, Environment: &Environment{Terminal: true, Width: func() int { return columns }}}
 	run := &tcplabv1.Run{Id: "nagle-7k2q", Title: "A title", TrialsCount: 4}
 	p := a.newProgress(run, planOf(t, map[string]time.Duration{"big": 10 * time.Second, "small": time.Second}))
 	for _, phase := range []tcplabv1.TrialPhase{
@@ -110,12 +110,13 @@ func TestTerminal(t *testing.T) {
 		}
 		p.show(&tcplabv1.RunEvent{Event: &tcplabv1.RunEvent_Trial{Trial: &tcplabv1.TrialProgress{Number: 1, Point: sizeIs("big"), Phase: phase, Detail: detail}}})
 	}
+	a.printf("a word of the log\n")
 	p.stopping()
 	p.close()
 	p.close()
 	p.stopping() // too late to leave a line
 	text := out.String()
-	for _, want := range []string{"nagle-7k2q: A title\n", "nagle-7k2q: wire: this kernel has no sch_netem\n", "trial 1 of 4 running", "(size=big)", "stopping"} {
+	for _, want := range []string{"nagle-7k2q: A title\n", "nagle-7k2q: wire: this kernel has no sch_netem\n", "trial 1 of 4 running", "(size=big)", wipe + "a word of the log\n━━", "stopping"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not shown:\n%q", want, text)
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"math"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -128,6 +129,13 @@ func varying(names []string, points []map[string]*structpb.Value) []string {
 		}
 	}
 	return out
+}
+
+// constant lists the parameters that have the same value at every point.
+func constant(points []map[string]*structpb.Value) []string {
+	names := paramNames(points)
+	differ := varying(names, points)
+	return slices.DeleteFunc(names, func(name string) bool { return slices.Contains(differ, name) })
 }
 
 // without is a parameter point without some of its parameters.

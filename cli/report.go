@@ -61,9 +61,10 @@ func (a *app) printExpectations(r *tcplabv1.RunReport) error {
 		return err
 	}
 	var details []string
+	same := constant(points)
 	for _, e := range r.GetExpectations() {
 		if e.GetVerdict() != tcplabv1.Verdict_VERDICT_PASSED && e.GetDetail() != "" {
-			details = append(details, fmt.Sprintf("  %s: %s\n", e.GetName(), e.GetDetail()))
+			details = append(details, fmt.Sprintf("  %s%s: %s\n", e.GetName(), parenthesis(pointText(without(e.GetPoint(), same))), e.GetDetail()))
 		}
 	}
 	_, err := fmt.Fprint(a.Out, strings.Join(details, ""), "\n")

@@ -138,7 +138,7 @@ func (a *app) run(ctx context.Context, arg string, f *runFlags) error {
 	if err != nil {
 		if isClosed(interrupted) {
 			if a.Terminal {
-				a.printf("\r\x1b[K") // the terminal's ^C
+				a.printf(wipe) // the terminal's ^C
 			}
 			return errInterrupted
 		}

@@ -35,8 +35,9 @@ const farewell = 100 * time.Millisecond
 
 // Config is what a controller works with.
 type Config struct {
-	// Store is the state directory. Run closes it. One that OpenReader opened
-	// serves what only reads; CreateRun and CancelRun are refused.
+	// Store is the state directory. The caller keeps it open until Run has
+	// returned. One that OpenReader opened serves what only reads; CreateRun and
+	// CancelRun are refused.
 	Store *store.Store
 	// Agent is the one host of an embedded lab. The caller keeps it serving
 	// until Run has returned. May be nil with a reading Store.
@@ -52,14 +53,13 @@ type Config struct {
 // Run serves RunService on every listener until ctx ends or a listener fails.
 // Then, within a second, the run under way is stopped and stored as cancelled
 // like those that wait, its deployment is removed, watchers get their last
-// events, and store and listeners are closed. It returns nil where ctx ended
+// events, and the listeners are closed. It returns nil where ctx ended
 // it.
-func Run(ctx context.Context, cfg Config, listeners ...net.Listener) (err error) {
+func Run(ctx context.Context, cfg Config, listeners ...net.Listener) error {
 	log := cfg.Log
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	defer func() { err = errors.Join(err, cfg.Store.Close()) }()
 	options, err := rpcvalidate.ServerOptions(log)
 	if err != nil {
 		for _, listener := range listeners {

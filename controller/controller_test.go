@@ -82,7 +82,8 @@ func startOn(t *testing.T, agent *scriptedAgent, lease time.Duration, s *store.S
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- controller.Run(ctx, controller.Config{Store: s, Agent: client, Lease: lease}, listener)
+		err := controller.Run(ctx, controller.Config{Store: s, Agent: client, Lease: lease}, listener)
+		ended <- errors.Join(err, s.Close())
 	}()
 	h := &harness{RunServiceClient: tcplabv1.NewRunServiceClient(dial(t, listener)), agent: agent, dir: s.Dir()}
 	h.stop = func() error {
