@@ -16,9 +16,12 @@ import (
 // tunDevice is where TAPs come from (kernel: Documentation/networking/tuntap.rst).
 const tunDevice = "/dev/net/tun"
 
-// tapQueue is how many frames may wait for the loop. The kernel's default of
-// 500 is 2 ms of small packets; what finds it full is dropped and counted.
-const tapQueue = 10_000
+// tapQueue is how many frames may wait for the loop: more than one connection
+// can have in flight with the buffers that nodes have (64 MiB, some 46,000
+// segments), so that what a busy host delays is late and not lost. The kernel's
+// default of 500 is 2 ms of small packets; what finds it full is dropped and
+// counted. A place in it takes 8 bytes.
+const tapQueue = 100_000
 
 // Offloads that a TAP's holder says it can take (include/uapi/linux/if_tun.h).
 const (
