@@ -369,15 +369,21 @@ func TestRequestsThatAreRefused(t *testing.T) {
 	}{
 		{"no lab", &tcplabv1.CreateRunRequest{}, codes.InvalidArgument, rpcerr.RequestInvalid, "lab_source"},
 		{"unknown key", &tcplabv1.CreateRunRequest{LabSource: source(labFile + "nods: []\n")}, codes.InvalidArgument, rpcerr.LabInvalid, "my.yaml:21:1"},
-		{"unknown parameter", &tcplabv1.CreateRunRequest{LabSource: source(labFile), Overrides: []*tcplabv1.ParamOverride{{Name: "rttt", Values: []string{"1ms"}}}},
-			codes.InvalidArgument, rpcerr.LabInvalid, "--set"},
+		{
+			"unknown parameter", &tcplabv1.CreateRunRequest{LabSource: source(labFile), Overrides: []*tcplabv1.ParamOverride{{Name: "rttt", Values: []string{"1ms"}}}},
+			codes.InvalidArgument, rpcerr.LabInvalid, "--set",
+		},
 		{"wrong message", &tcplabv1.CreateRunRequest{LabSource: &tcplabv1.CreateRunRequest_Lab{Lab: &tcplabv1.Lab{
 			Name: "x", Nodes: []*tcplabv1.Node{{Name: "a"}, {Name: "a"}},
 		}}}, codes.InvalidArgument, rpcerr.LabInvalid, "nodes[1]"},
-		{"too many repetitions", &tcplabv1.CreateRunRequest{LabSource: source(labFile), Options: &tcplabv1.RunOptions{Repeat: 1001}},
-			codes.InvalidArgument, rpcerr.RequestInvalid, "options.repeat"},
-		{"no time", &tcplabv1.CreateRunRequest{LabSource: source(labFile), Options: &tcplabv1.RunOptions{Timeout: durationpb.New(-1)}},
-			codes.InvalidArgument, rpcerr.RequestInvalid, "options.timeout"},
+		{
+			"too many repetitions", &tcplabv1.CreateRunRequest{LabSource: source(labFile), Options: &tcplabv1.RunOptions{Repeat: 1001}},
+			codes.InvalidArgument, rpcerr.RequestInvalid, "options.repeat",
+		},
+		{
+			"no time", &tcplabv1.CreateRunRequest{LabSource: source(labFile), Options: &tcplabv1.RunOptions{Timeout: durationpb.New(-1)}},
+			codes.InvalidArgument, rpcerr.RequestInvalid, "options.timeout",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := h.CreateRun(t.Context(), tt.req)

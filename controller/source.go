@@ -62,8 +62,7 @@ func expand(req asked) ([]*tcplabv1.Lab, error) {
 
 // invalid puts what package labs found wrong into the contract's form.
 func invalid(err error) error {
-	var known *rpcerr.Error
-	if errors.As(err, &known) {
+	if _, ok := errors.AsType[*rpcerr.Error](err); ok {
 		return err
 	}
 	refusal := rpcerr.New(codes.InvalidArgument, rpcerr.LabInvalid, "", "the lab is wrong: %w", err)

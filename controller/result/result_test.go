@@ -42,17 +42,32 @@ func TestJudge(t *testing.T) {
 		want    tcplabv1.Verdict
 		detail  string
 	}{
-		{"the median holds", nil, []*tcplabv1.TrialResult{measured(20 * time.Millisecond), measured(20500 * time.Microsecond), measured(time.Second)},
-			tcplabv1.Verdict_VERDICT_PASSED, ""},
-		{"every one does not", func(e *tcplabv1.Expectation) { e.Over = tcplabv1.Over_OVER_EVERY },
-			[]*tcplabv1.TrialResult{measured(20 * time.Millisecond), measured(time.Second)}, tcplabv1.Verdict_VERDICT_FAILED, ""},
-		{"not asked here", func(e *tcplabv1.Expectation) { e.Where = "rtt > 1" }, []*tcplabv1.TrialResult{measured(0)},
-			tcplabv1.Verdict_VERDICT_UNSPECIFIED, ""},
+		{
+			"the median holds", nil,
+			[]*tcplabv1.TrialResult{measured(20 * time.Millisecond), measured(20500 * time.Microsecond), measured(time.Second)},
+			tcplabv1.Verdict_VERDICT_PASSED, "",
+		},
+		{
+			"every one does not", func(e *tcplabv1.Expectation) { e.Over = tcplabv1.Over_OVER_EVERY },
+			[]*tcplabv1.TrialResult{measured(20 * time.Millisecond), measured(time.Second)},
+			tcplabv1.Verdict_VERDICT_FAILED, "",
+		},
+		{
+			"not asked here", func(e *tcplabv1.Expectation) { e.Where = "rtt > 1" },
+			[]*tcplabv1.TrialResult{measured(0)},
+			tcplabv1.Verdict_VERDICT_UNSPECIFIED, "",
+		},
 		{"nothing to compare", nil, []*tcplabv1.TrialResult{{Kernel: &tcplabv1.Kernel{Hz: 250}}}, tcplabv1.Verdict_VERDICT_INCONCLUSIVE, "get"},
-		{"the rival would hold too", func(e *tcplabv1.Expectation) { e.Rival = "rtt * 1.01" }, []*tcplabv1.TrialResult{measured(20 * time.Millisecond)},
-			tcplabv1.Verdict_VERDICT_INCONCLUSIVE, "rival"},
-		{"the rival is far", func(e *tcplabv1.Expectation) { e.Rival = "rtt * 2" }, []*tcplabv1.TrialResult{measured(20 * time.Millisecond)},
-			tcplabv1.Verdict_VERDICT_PASSED, ""},
+		{
+			"the rival would hold too", func(e *tcplabv1.Expectation) { e.Rival = "rtt * 1.01" },
+			[]*tcplabv1.TrialResult{measured(20 * time.Millisecond)},
+			tcplabv1.Verdict_VERDICT_INCONCLUSIVE, "rival",
+		},
+		{
+			"the rival is far", func(e *tcplabv1.Expectation) { e.Rival = "rtt * 2" },
+			[]*tcplabv1.TrialResult{measured(20 * time.Millisecond)},
+			tcplabv1.Verdict_VERDICT_PASSED, "",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			e := &tcplabv1.Expectation{Name: "one round trip", Measure: "flow.get.connect.p50", Predict: "rtt", WithinRatio: 0.05, Source: "RFC 9293"}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 
@@ -62,8 +63,7 @@ func storeFailure(ctx context.Context, op string, err error) *failure {
 
 // stopped is why the run's context ended, or nil while it goes on.
 func stopped(ctx context.Context) *failure {
-	var f *failure
-	if errors.As(context.Cause(ctx), &f) {
+	if f, ok := errors.AsType[*failure](context.Cause(ctx)); ok {
 		return f
 	}
 	return nil
@@ -71,14 +71,15 @@ func stopped(ctx context.Context) *failure {
 
 // words puts what happened and what to do about it in one line.
 func words(op string, e *rpcerr.Error) string {
-	text := fmt.Sprintf("%s: %s", op, e.Message)
+	var text strings.Builder
+	fmt.Fprintf(&text, "%s: %s", op, e.Message)
 	for _, v := range e.Violations {
-		text += fmt.Sprintf("; %s: %s", v.Field, v.Description)
+		fmt.Fprintf(&text, "; %s: %s", v.Field, v.Description)
 	}
 	if e.Remedy != "" {
-		text += fmt.Sprintf(" (%s)", e.Remedy)
+		fmt.Fprintf(&text, " (%s)", e.Remedy)
 	}
-	return text
+	return text.String()
 }
 
 func failed(reason tcplabv1.FailureReason, format string, args ...any) *failure {

@@ -323,12 +323,18 @@ func TestWatchEnds(t *testing.T) {
 		end   func(*store.Store, context.CancelCauseFunc)
 		want  func(error) bool
 	}{
-		{"with its context", nil, func(_ *store.Store, cancel context.CancelCauseFunc) { cancel(dead) },
-			func(err error) bool { return errors.Is(err, dead) }},
-		{"with the store", nil, func(s *store.Store, _ context.CancelCauseFunc) { _ = s.Close() },
-			func(err error) bool { return err != nil }},
-		{"with the driver", func() error { return dead }, func(s *store.Store, _ context.CancelCauseFunc) { s.Wake() },
-			func(err error) bool { return errors.Is(err, dead) }},
+		{
+			"with its context", nil, func(_ *store.Store, cancel context.CancelCauseFunc) { cancel(dead) },
+			func(err error) bool { return errors.Is(err, dead) },
+		},
+		{
+			"with the store", nil, func(s *store.Store, _ context.CancelCauseFunc) { _ = s.Close() },
+			func(err error) bool { return err != nil },
+		},
+		{
+			"with the driver", func() error { return dead }, func(s *store.Store, _ context.CancelCauseFunc) { s.Wake() },
+			func(err error) bool { return errors.Is(err, dead) },
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := open(t, t.TempDir())

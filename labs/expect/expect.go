@@ -129,8 +129,7 @@ func complete(e *tcplabv1.Expectation) error {
 }
 
 func named(field string, err error) error {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		e.Field = field
 		return e
 	}

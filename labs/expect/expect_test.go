@@ -49,8 +49,10 @@ func testResult(latency time.Duration) *tcplabv1.TrialResult {
 			{
 				Name: "get", Kind: "transaction", GoodputBps: 9.5e6, Bytes: 4000,
 				Connect: summary(20 * ms), Latency: summary(latency),
-				Client: &tcplabv1.FlowEnd{Node: "client", Congestion: "reno",
-					TcpInfo: &tcplabv1.TcpInfo{SndCwnd: 10, SndMss: 1448, Rtt: durationpb.New(20 * ms)}},
+				Client: &tcplabv1.FlowEnd{
+					Node: "client", Congestion: "reno",
+					TcpInfo: &tcplabv1.TcpInfo{SndCwnd: 10, SndMss: 1448, Rtt: durationpb.New(20 * ms)},
+				},
 				Server: &tcplabv1.FlowEnd{Node: "node-1", CwndSeries: []*tcplabv1.CwndChange{
 					{At: durationpb.New(30 * ms), SndCwnd: 10, SndSsthresh: 2147483647},
 					{At: durationpb.New(50 * ms), SndCwnd: 20, SndSsthresh: 2147483647},
@@ -189,7 +191,7 @@ func TestCompileErrors(t *testing.T) {
 		{"measure", "rtt + ^{1: 2}[1]", "lists and maps have no place"},
 		{"measure", "theory.nagle ^== theory.nagle ? 1 : 2", "== cannot be applied to (a policy, a policy)"},
 		{"predict", "^flow.get.connect.p50", "flow is what was measured"},
-		{"predict", "^theory.slow_strat(1, 2, 3)", "unknown function theory.slow_strat (did you mean theory.slow_start?)"},
+		{"predict", "^theory.slow_tsart(1, 2, 3)", "unknown function theory.slow_tsart (did you mean theory.slow_start?)"},
 		{"predict", "^theory.slow_start(1, 2)", "it is called theory.slow_start(bytes, rtt, rate); given are (a number, a number)"},
 		{"predict", "^theory.write_write_read(rtt, 2, kernel.hz)", "it is called theory.write_write_read(rtt, policy, hz)"},
 		{"predict", "theory.^nagel", "theory has no nagel (did you mean nagle?)"},

@@ -2,6 +2,7 @@ package expect
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 
 	"cel.dev/cel-go/cel"
@@ -101,12 +102,8 @@ func (x *expression) holds(measured map[string]any) (bool, error) {
 // eval evaluates with the point's parameters and what was measured.
 func (x *expression) eval(measured map[string]any) (ref.Val, error) {
 	variables := make(map[string]any, len(x.env.values)+len(measured))
-	for name, v := range x.env.values {
-		variables[name] = v
-	}
-	for name, v := range measured {
-		variables[name] = v
-	}
+	maps.Copy(variables, x.env.values)
+	maps.Copy(variables, measured)
 	v, _, err := x.program.Eval(variables)
 	return v, err
 }
@@ -212,11 +209,12 @@ func (env *environment) unit(e ast.Expr) string {
 			}
 			return ""
 		}
-		for _, f := range env.functions[functionName(e)] {
-			if f.unit == sameUnit {
+		// A function's forms differ in their arguments and have one unit.
+		if forms := env.functions[functionName(e)]; len(forms) > 0 {
+			if forms[0].unit == sameUnit {
 				return first(units)
 			}
-			return f.unit
+			return forms[0].unit
 		}
 	}
 	return ""

@@ -104,9 +104,9 @@ func insideKilled(ctx context.Context, tcplab, root, dir string) (string, error)
 				return "", fmt.Errorf("run %d ended by itself: %w: %s", i+1, err, lastLines(diagnostics.String()))
 			}
 			killed++
-		case <-ended:
+		case err := <-ended:
 			moment.Stop()
-			if err := carriedOut(command); err != nil {
+			if carriedOut(command) != nil {
 				return "", fmt.Errorf("run %d: %w: %s", i+1, err, lastLines(diagnostics.String()))
 			}
 		}

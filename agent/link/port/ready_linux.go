@@ -20,6 +20,8 @@ const readyWithin = 5 * time.Second
 func ready(end End) error {
 	return end.NS.Do(func() error {
 		deadline := time.Now().Add(readyWithin)
+		again := time.NewTicker(100 * time.Microsecond)
+		defer again.Stop()
 		for {
 			device, err := netlink.LinkByName(end.Name)
 			if err != nil {
@@ -32,7 +34,7 @@ func ready(end End) error {
 			if time.Now().After(deadline) {
 				return fmt.Errorf("%s in %s is %v and not up %v after it was brought up: the host is overloaded", end.Name, end.NS.Name(), state, readyWithin)
 			}
-			time.Sleep(100 * time.Microsecond)
+			<-again.C
 		}
 	})
 }

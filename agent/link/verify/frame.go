@@ -11,7 +11,7 @@ const etherType = 0x88b5
 
 // destination is a link-local group that no bridge forwards (IEEE Std 802.1Q,
 // table 8-1: the nearest bridge), so that a probe never leaves its link.
-var destination = [6]byte{0x01, 0x80, 0xc2, 0x00, 0x00, 0x0e}
+const destination = "\x01\x80\xc2\x00\x00\x0e"
 
 // magic tells tcplab's probes from others' experiments.
 const magic = 0x7463706c // "tcpl"
@@ -40,7 +40,7 @@ const (
 
 // put writes the probe into a frame of at least probeLen bytes.
 func (p probe) put(frame []byte, source net.HardwareAddr) {
-	copy(frame, destination[:])
+	copy(frame, destination)
 	copy(frame[6:12], source)
 	binary.BigEndian.PutUint16(frame[12:], etherType)
 	binary.BigEndian.PutUint32(frame[14:], magic)
@@ -53,7 +53,7 @@ func (p probe) put(frame []byte, source net.HardwareAddr) {
 // parse reads a probe; ok is false for any other frame.
 func parse(frame []byte) (p probe, ok bool) {
 	if len(frame) < probeLen ||
-		[6]byte(frame) != destination ||
+		string(frame[:len(destination)]) != destination ||
 		binary.BigEndian.Uint16(frame[12:]) != etherType ||
 		binary.BigEndian.Uint32(frame[14:]) != magic {
 		return probe{}, false

@@ -111,6 +111,5 @@ func Links(ctx context.Context, specs []link.Spec, options Options) ([]Report, e
 			return nil
 		})
 	}
-	group.Wait() // never an error: each link has its own
-	return reports, errors.Join(errs...)
+	return reports, errors.Join(group.Wait(), errors.Join(errs...))
 }

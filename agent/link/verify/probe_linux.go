@@ -61,7 +61,7 @@ func (c *channel) measure(ctx context.Context, deadline time.Time) (observation,
 	var delays []time.Duration
 	received := 0
 	group.Go(func() error {
-		frame, control := make([]byte, 128), make([]byte, controlLen)
+		frame, control := make([]byte, 128), make([]byte, controlLen())
 		known := make(map[kind]*bits)
 		missing := c.plan.frames()
 		last := false // the last frame is here

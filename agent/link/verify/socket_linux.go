@@ -143,7 +143,7 @@ func (s *socket) receive(frame, control []byte) (p probe, arrived time.Duration,
 }
 
 // controlLen is the room for one control message with a struct timespec.
-var controlLen = unix.CmsgSpace(int(unsafe.Sizeof(unix.Timespec{})))
+func controlLen() int { return unix.CmsgSpace(int(unsafe.Sizeof(unix.Timespec{}))) }
 
 // timestamp finds SCM_TIMESTAMPNS among control messages.
 func timestamp(control []byte) (time.Duration, bool) {

@@ -89,30 +89,28 @@ func (d *direction) offer(arrival int64, f *frame) {
 // next is the next frame that has come through by now, with the time at which it
 // did in leaves; or nil. The frame is the caller's, who returns it to the store.
 func (d *direction) next(now int64) *frame {
-	for {
-		if d.sending == nil {
-			first := d.delayed.head
-			if first == nil || first.leaves > now {
-				return nil
-			}
-			d.delayed.pop()
-			d.clock.wait(first.leaves)
-			d.send(first)
-		}
-		due := d.clock.end()
-		// What reaches the bottleneck while it sends waits, if there is room. What
-		// reaches it in the moment in which it ends finds one place more.
-		d.admit(min(now, due-1))
-		if due > now {
+	if d.sending == nil {
+		first := d.delayed.head
+		if first == nil || first.leaves > now {
 			return nil
 		}
-		f := d.sending
-		f.leaves, d.sending = due, nil
-		if second := d.waiting.pop(); second != nil {
-			d.send(second)
-		}
-		return f
+		d.delayed.pop()
+		d.clock.wait(first.leaves)
+		d.send(first)
 	}
+	due := d.clock.end()
+	// What reaches the bottleneck while it sends waits, if there is room. What
+	// reaches it in the moment in which it ends finds one place more.
+	d.admit(min(now, due-1))
+	if due > now {
+		return nil
+	}
+	f := d.sending
+	f.leaves, d.sending = due, nil
+	if second := d.waiting.pop(); second != nil {
+		d.send(second)
+	}
+	return f
 }
 
 // due is when next will have a frame; false: with nothing on its way, never.

@@ -161,18 +161,39 @@ func TestChange(t *testing.T) {
 		before, after link.Shape
 		want          []departure // of frames 1, 2, 3 of 100 bytes at 0, change at 150, frames 4 and 5 at 150
 	}{
-		{"the delay falls", link.Shape{Delay: 1000}, link.Shape{},
-			[]departure{{1000, 1}, {1000, 2}, {1000, 3}, {1000, 4}, {1000, 5}}},
-		{"the delay rises", link.Shape{Delay: 200}, link.Shape{Delay: 1000},
-			[]departure{{200, 1}, {200, 2}, {200, 3}, {1150, 4}, {1150, 5}}},
-		{"the rate doubles", slow, link.Shape{Rate: 16e9, Queue: slow.Queue},
-			[]departure{{100, 1}, {175, 2}, {225, 3}, {275, 4}, {325, 5}}},
-		{"the rate goes", slow, link.Shape{},
-			[]departure{{100, 1}, {150, 2}, {150, 3}, {150, 4}, {150, 5}}},
-		{"a rate comes", link.Shape{Delay: 200}, slow,
-			[]departure{{300, 1}, {400, 2}, {500, 3}, {600, 4}, {700, 5}}},
-		{"the queue shrinks: who waits stays", slow, link.Shape{Rate: 8e9, Queue: link.Queue{Packets: 1}},
-			[]departure{{100, 1}, {200, 2}, {300, 3}}},
+		{
+			"the delay falls",
+			link.Shape{Delay: 1000},
+			link.Shape{},
+			[]departure{{1000, 1}, {1000, 2}, {1000, 3}, {1000, 4}, {1000, 5}},
+		},
+		{
+			"the delay rises",
+			link.Shape{Delay: 200},
+			link.Shape{Delay: 1000},
+			[]departure{{200, 1}, {200, 2}, {200, 3}, {1150, 4}, {1150, 5}},
+		},
+		{
+			"the rate doubles", slow,
+			link.Shape{Rate: 16e9, Queue: slow.Queue},
+			[]departure{{100, 1}, {175, 2}, {225, 3}, {275, 4}, {325, 5}},
+		},
+		{
+			"the rate goes", slow,
+			link.Shape{},
+			[]departure{{100, 1}, {150, 2}, {150, 3}, {150, 4}, {150, 5}},
+		},
+		{
+			"a rate comes",
+			link.Shape{Delay: 200},
+			slow,
+			[]departure{{300, 1}, {400, 2}, {500, 3}, {600, 4}, {700, 5}},
+		},
+		{
+			"the queue shrinks: who waits stays", slow,
+			link.Shape{Rate: 8e9, Queue: link.Queue{Packets: 1}},
+			[]departure{{100, 1}, {200, 2}, {300, 3}},
+		},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -260,8 +281,12 @@ func script(t *testing.T, m *model, ops []byte) {
 	var order []byte // of frames accepted, oldest first
 	random := rand.New(rand.NewPCG(1, 2))
 	shapes := []link.Shape{
-		{}, {Delay: 700}, {Rate: 8e9, Queue: link.Queue{Packets: 3}}, {Rate: 3e9, Delay: 5000, Queue: link.Queue{Bytes: 4000}},
-		{Rate: 1e6, Queue: link.Queue{Time: time.Millisecond}}, {Loss: 0.3, Delay: 10},
+		{},
+		{Delay: 700},
+		{Rate: 8e9, Queue: link.Queue{Packets: 3}},
+		{Rate: 3e9, Delay: 5000, Queue: link.Queue{Bytes: 4000}},
+		{Rate: 1e6, Queue: link.Queue{Time: time.Millisecond}},
+		{Loss: 0.3, Delay: 10},
 	}
 	take := func() {
 		for f := m.next(now); f != nil; f = m.next(now) {

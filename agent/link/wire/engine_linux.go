@@ -45,10 +45,11 @@ var _ link.Engine = (*Engine)(nil)
 func New(o Options) (*Engine, error) {
 	switch o.Port {
 	case Auto:
+		kind := TAP
 		if canTAP() != nil {
-			return &Engine{kind: Packet}, nil
+			kind = Packet
 		}
-		return &Engine{kind: TAP}, nil
+		return &Engine{kind: kind}, nil
 	case TAP:
 		if err := canTAP(); err != nil {
 			return nil, err

@@ -443,7 +443,7 @@ func TestFailedCountsWhatTheLoopMissed(t *testing.T) {
 	forKinds(t, func(t *testing.T, kind PortKind) {
 		b := stand(t, kind, link.Shape{})
 		from := openRaw(t, b.nodes[0])
-		const flood = 40_000 // more than either kind of port holds
+		const flood = 120_000 // more than either kind of port holds
 		err := b.link.loops[0].do(func() {
 			for i := range uint32(flood) {
 				from.send(t, i, 60)

@@ -130,7 +130,7 @@ func (l *loop) sleep(now int64) error {
 	}
 	if n > 0 && l.polled[0].Revents != 0 {
 		var count [8]byte
-		unix.Read(l.wake, count[:]) // only resets it
+		_, _ = unix.Read(l.wake, count[:]) // only resets it
 	}
 	return nil
 }

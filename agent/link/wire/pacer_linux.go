@@ -65,5 +65,5 @@ func (p *pacer) worked(now int64, leave bool) {
 // what it would do. Cut short by a signal it is still a pause.
 func pause(ns int64) {
 	ts := unix.NsecToTimespec(ns)
-	unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
+	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
 }
