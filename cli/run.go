@@ -178,7 +178,7 @@ func (a *app) run(ctx context.Context, arg string, f *runFlags) error {
 	if message != "" {
 		message = run.GetId() + ": " + message
 	}
-	return &statusError{status: status, message: message}
+	return &statusError{status: status, message: message, remedy: run.GetRemedy()}
 }
 
 // follow shows a run's progress to its end, and then reads what it found. An

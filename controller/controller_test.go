@@ -319,7 +319,7 @@ func TestFailureInEachPhase(t *testing.T) {
 			tt.script(agent)
 			h := start(t, agent, 0)
 			run := h.end(t, h.create(t, nil).GetId())
-			if run.GetState() != failed || run.GetFailureReason() != tt.reason || !strings.Contains(run.GetFailure(), tt.words) ||
+			if run.GetState() != failed || run.GetFailureReason() != tt.reason || !strings.Contains(told(run), tt.words) ||
 				run.GetVerdict() != tcplabv1.Verdict_VERDICT_INCONCLUSIVE {
 				t.Errorf("the run ended as %v, want %v and %q", run, tt.reason, tt.words)
 			}
@@ -341,6 +341,14 @@ func TestAcknowledgementMayFail(t *testing.T) {
 	}
 }
 
+// told is what a run's failure tells a person.
+func told(run *tcplabv1.Run) string {
+	if run.GetRemedy() == "" {
+		return run.GetFailure()
+	}
+	return run.GetFailure() + " (" + run.GetRemedy() + ")"
+}
+
 func TestFilesThatCannotBeStored(t *testing.T) {
 	agent := newScriptedAgent()
 	agent.files = map[string][]byte{"f": []byte("0123456789")}
@@ -349,7 +357,7 @@ func TestFilesThatCannotBeStored(t *testing.T) {
 		t.Fatal(err)
 	}
 	run := h.end(t, h.create(t, &tcplabv1.RunOptions{Keep: true}).GetId())
-	if run.GetState() != failed || run.GetFailureReason() != tcplabv1.FailureReason_FAILURE_REASON_STORAGE || !strings.Contains(run.GetFailure(), "another state directory") {
+	if run.GetState() != failed || run.GetFailureReason() != tcplabv1.FailureReason_FAILURE_REASON_STORAGE || !strings.Contains(run.GetRemedy(), "another state directory") {
 		t.Errorf("the run ended as %v", run)
 	}
 	h.wantNothingLeft(t)

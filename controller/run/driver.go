@@ -200,7 +200,7 @@ func (d *Driver) finish(ctx context.Context, j *job, fail *failure, verdict tcpl
 	run := j.run
 	run.State, run.Verdict, run.EndTime = tcplabv1.RunState_RUN_STATE_SUCCEEDED, verdict, timestamppb.Now()
 	if fail != nil {
-		run.State, run.FailureReason, run.Failure = fail.state(), fail.reason, fail.words
+		run.State, run.FailureReason, run.Failure, run.Remedy = fail.state(), fail.reason, fail.words, fail.remedy
 	}
 	err := d.cfg.Store.Commit(ctx, run.GetId(), store.Change{Run: run, Events: []*tcplabv1.RunEvent{store.RunEvent(run)}})
 	d.mu.Lock()

@@ -15,7 +15,8 @@ import (
 // failure is why a run could not be carried out.
 type failure struct {
 	reason tcplabv1.FailureReason
-	words  string
+	words  string // what happened
+	remedy string // what to do about it; may be empty
 	cause  error
 }
 
@@ -48,7 +49,7 @@ func agentFailure(ctx context.Context, op string, err error) *failure {
 	if e.Reason == rpcerr.HostUnsupported || e.Code == codes.FailedPrecondition && e.Reason == "" {
 		reason = tcplabv1.FailureReason_FAILURE_REASON_HOST
 	}
-	return &failure{reason: reason, words: words(op, e), cause: err}
+	return &failure{reason: reason, words: words(op, e), remedy: e.Remedy, cause: err}
 }
 
 // storeFailure judges an error of the store.
@@ -58,7 +59,8 @@ func storeFailure(ctx context.Context, op string, err error) *failure {
 			return f
 		}
 	}
-	return &failure{reason: tcplabv1.FailureReason_FAILURE_REASON_STORAGE, words: words(op, rpcerr.From(err)), cause: err}
+	e := rpcerr.From(err)
+	return &failure{reason: tcplabv1.FailureReason_FAILURE_REASON_STORAGE, words: words(op, e), remedy: e.Remedy, cause: err}
 }
 
 // stopped is why the run's context ended, or nil while it goes on.
@@ -69,15 +71,12 @@ func stopped(ctx context.Context) *failure {
 	return nil
 }
 
-// words puts what happened and what to do about it in one line.
+// words puts what happened in one line.
 func words(op string, e *rpcerr.Error) string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s: %s", op, e.Message)
 	for _, v := range e.Violations {
 		fmt.Fprintf(&text, "; %s: %s", v.Field, v.Description)
-	}
-	if e.Remedy != "" {
-		fmt.Fprintf(&text, " (%s)", e.Remedy)
 	}
 	return text.String()
 }

@@ -306,7 +306,7 @@ type Run struct {
 	Verdict Verdict `protobuf:"varint,5,opt,name=verdict,proto3,enum=tcplab.v1.Verdict" json:"verdict,omitempty"`
 	// Why it failed or was cancelled; empty otherwise.
 	FailureReason FailureReason `protobuf:"varint,6,opt,name=failure_reason,json=failureReason,proto3,enum=tcplab.v1.FailureReason" json:"failure_reason,omitempty"`
-	// The same in words, with what to do about it.
+	// The same in words.
 	Failure string `protobuf:"bytes,7,opt,name=failure,proto3" json:"failure,omitempty"`
 	// When it was accepted.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
@@ -322,7 +322,9 @@ type Run struct {
 	Options *RunOptions `protobuf:"bytes,13,opt,name=options,proto3" json:"options,omitempty"`
 	// The engine that shaped its links; ENGINE_UNSPECIFIED before the first
 	// trial, ENGINE_VETH where no link has a shape.
-	Engine        Engine `protobuf:"varint,14,opt,name=engine,proto3,enum=tcplab.v1.Engine" json:"engine,omitempty"`
+	Engine Engine `protobuf:"varint,14,opt,name=engine,proto3,enum=tcplab.v1.Engine" json:"engine,omitempty"`
+	// What to do about the failure; may be empty.
+	Remedy        string `protobuf:"bytes,15,opt,name=remedy,proto3" json:"remedy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -453,6 +455,13 @@ func (x *Run) GetEngine() Engine {
 		return x.Engine
 	}
 	return Engine_ENGINE_UNSPECIFIED
+}
+
+func (x *Run) GetRemedy() string {
+	if x != nil {
+		return x.Remedy
+	}
+	return ""
 }
 
 // RunOptions say how a lab is run.
@@ -1521,7 +1530,7 @@ var File_tcplab_v1_run_proto protoreflect.FileDescriptor
 
 const file_tcplab_v1_run_proto_rawDesc = "" +
 	"\n" +
-	"\x13tcplab/v1/run.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13tcplab/v1/lab.proto\x1a\x15tcplab/v1/trial.proto\"\xc0\x04\n" +
+	"\x13tcplab/v1/run.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13tcplab/v1/lab.proto\x1a\x15tcplab/v1/trial.proto\"\xd8\x04\n" +
 	"\x03Run\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03lab\x18\x02 \x01(\tR\x03lab\x12\x14\n" +
@@ -1540,7 +1549,8 @@ const file_tcplab_v1_run_proto_rawDesc = "" +
 	"\vtrials_done\x18\f \x01(\rR\n" +
 	"trialsDone\x12/\n" +
 	"\aoptions\x18\r \x01(\v2\x15.tcplab.v1.RunOptionsR\aoptions\x12)\n" +
-	"\x06engine\x18\x0e \x01(\x0e2\x11.tcplab.v1.EngineR\x06engine\"\xca\x02\n" +
+	"\x06engine\x18\x0e \x01(\x0e2\x11.tcplab.v1.EngineR\x06engine\x12\x16\n" +
+	"\x06remedy\x18\x0f \x01(\tR\x06remedy\"\xca\x02\n" +
 	"\n" +
 	"RunOptions\x12 \n" +
 	"\x06repeat\x18\x01 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\x06repeat\x123\n" +
