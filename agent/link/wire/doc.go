@@ -4,9 +4,10 @@
 //
 // Each end of a link is a port, an interface in a node whose other side this
 // process holds: a TAP, or a veth into a namespace of the engine's own where
-// packet sockets take and give its frames. A loop on a thread of its own reads each frame
-// where it leaves the sender's stack, keeps it until its time has come, and
-// writes it into the receiver's stack.
+// packet sockets take and give its frames. At each port a loop on a thread of its own
+// reads frames where they leave the sender's stack and hands them to the loop at the
+// other port, which keeps each until its time has come and writes it into the
+// receiver's stack.
 //
 // When that time comes is decided by a model without a kernel in it, the
 // direction: lost?, delayed, held in the queue of the bottleneck, sent at its

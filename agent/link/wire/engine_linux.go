@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -114,7 +115,7 @@ func room(p link.Port) int {
 	return vnetHeader + p.MTU + link.FrameOverhead + tags + 1
 }
 
-// Create makes the link's ports and starts its loop. It takes a few
+// Create makes the link's ports and starts its loops. It takes a few
 // milliseconds. The link is a *[Link].
 func (e *Engine) Create(ctx context.Context, spec link.Spec) (link.Link, error) {
 	if err := e.Check(spec); err != nil {
@@ -149,19 +150,23 @@ func (e *Engine) create(ctx context.Context, l *Link) error {
 		return err
 	}
 	for i, d := range l.spec.Directions {
-		lane := &lane{in: l.ports[i], out: l.ports[1-i], store: newStore(room(l.spec.Ends[i]))}
+		lane := newLane(l.ports[i], l.ports[1-i], room(l.spec.Ends[i]))
 		if vnet {
 			lane.header = vnetHeader
 		}
-		lane.dir = newDirection(d.Shape, d.Seed, lane.store.release)
+		lane.shaped(d.Shape, d.Seed)
 		l.lanes[i] = lane
 	}
-	for i, lane := range l.lanes {
-		loop, err := newLoop(lane)
+	started := time.Now()
+	for i := range l.loops {
+		loop, err := newLoop(l.lanes[i], l.lanes[1-i], started)
 		if err != nil {
 			return err
 		}
 		l.loops[i] = loop
+	}
+	for _, loop := range l.loops {
+		loop.start()
 	}
 	return l.Rearm()
 }

@@ -43,3 +43,19 @@ func (l *list) pop() *frame {
 	l.bytes -= f.size
 	return f
 }
+
+// take moves all frames of another list behind those of this one.
+func (l *list) take(other *list) {
+	if other.head == nil {
+		return
+	}
+	if l.tail == nil {
+		l.head = other.head
+	} else {
+		l.tail.next = other.head
+	}
+	l.tail = other.tail
+	l.frames += other.frames
+	l.bytes += other.bytes
+	*other = list{}
+}

@@ -43,8 +43,8 @@ func (m *memory) write([]byte) error {
 
 func newMemoryLane(shape link.Shape, size int) (l *lane, in, out *memory) {
 	in, out = &memory{frame: make([]byte, size)}, &memory{}
-	l = &lane{in: in, out: out, store: newStore(1523)}
-	l.dir = newDirection(shape, 1, l.store.release)
+	l = newLane(in, out, 1523)
+	l.shaped(shape, 1)
 	return l, in, out
 }
 

@@ -18,12 +18,12 @@ type heldPort interface {
 	close() error
 }
 
-// Link is a link that a loop carries. It is safe for concurrent use.
+// Link is a link that two loops carry. It is safe for concurrent use.
 type Link struct {
 	spec  link.Spec
 	ports [2]heldPort
-	lanes [2]*lane // each its loop's while that runs
-	loops [2]*loop
+	lanes [2]*lane // the loops' while those run
+	loops [2]*loop // each at the port of the same index
 
 	mu       sync.Mutex
 	closed   bool
@@ -106,9 +106,17 @@ func (l *Link) RealTime() bool { return l.loops[0].realTime && l.loops[1].realTi
 func (l *Link) Rearm() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var failed error
-	err := l.each(func(_ int, lane *lane, _ int64) { failed = errors.Join(failed, lane.restart()) })
-	if err := errors.Join(err, failed); err != nil {
+	if l.closed {
+		return fmt.Errorf("link %s: %w", l.spec.Name, errEnded)
+	}
+	for i, loop := range l.loops {
+		var failed error
+		err := loop.do(func() { failed = l.lanes[i].drain() })
+		if err := errors.Join(err, failed); err != nil {
+			return fmt.Errorf("link %s: %w", l.spec.Name, err)
+		}
+	}
+	if err := l.each(func(_ int, lane *lane, now int64) { lane.restart(now) }); err != nil {
 		return err
 	}
 	missed, err := l.missed()
@@ -139,7 +147,13 @@ func (l *Link) release() error {
 	var errs []error
 	for _, loop := range l.loops {
 		if loop != nil {
-			errs = append(errs, loop.close())
+			errs = append(errs, loop.end())
+		}
+	}
+	// Not before both have ended: each wakes the other.
+	for _, loop := range l.loops {
+		if loop != nil {
+			errs = append(errs, loop.release())
 		}
 	}
 	for i := range l.ports {
@@ -150,12 +164,12 @@ func (l *Link) release() error {
 	return errors.Join(errs...)
 }
 
-// do runs fn on the loop of one lane, between two turns. The caller holds mu.
+// do runs fn on the loop that delivers one lane, between two turns. The caller holds mu.
 func (l *Link) do(direction int, fn func(lane *lane, now int64)) error {
 	if l.closed {
 		return fmt.Errorf("link %s: %w", l.spec.Name, errEnded)
 	}
-	loop := l.loops[direction]
+	loop := l.loops[1-direction]
 	if err := loop.do(func() { fn(l.lanes[direction], loop.now()) }); err != nil {
 		return fmt.Errorf("link %s: %w", l.spec.Name, err)
 	}

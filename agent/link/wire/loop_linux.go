@@ -5,27 +5,30 @@ import (
 	"fmt"
 	"runtime"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// loop turns a lane on a thread of its own. Two directions of a link are two
-// threads: writing a frame into a TAP runs the receiver's TCP, and that of a data
-// segment costs what that of its acknowledgement does.
+// loop is the side of a link at one port: on a thread of its own it reads what
+// the port's node sends and writes what has come for it.
 //
 // While there is work it makes only system calls that do not block, without
 // telling the Go scheduler: it keeps its thread and its processor. When there
 // is none it sleeps in ppoll until a frame arrives, the next one is due, or
 // somebody calls.
 type loop struct {
-	lane  *lane
+	from  *lane       // whose frames it reads
+	to    *lane       // whose frames it writes, to the same port
 	wake  int         // eventfd
 	calls chan func() // run between two turns
 	stop  bool        // set by a call
 
+	running bool // has been started
+
 	realTime bool
 	started  time.Time
-	polled   [2]unix.PollFd // wake, the lane's port
+	polled   [2]unix.PollFd // wake, the port
 
 	ended chan struct{}
 	err   error // why it ended, once it has
@@ -34,34 +37,53 @@ type loop struct {
 // errEnded is what calls of a loop get after it has been closed.
 var errEnded = errors.New("the link is closed")
 
-// newLoop starts a loop. It ends with close, or by itself when a port fails.
-func newLoop(lane *lane) (*loop, error) {
+// newLoop makes a loop. The clock of both loops of a link has the same start.
+func newLoop(from, to *lane, started time.Time) (*loop, error) {
 	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		return nil, fmt.Errorf("make an event descriptor: %w", err)
 	}
 	l := &loop{
-		lane:    lane,
+		from:    from,
+		to:      to,
 		wake:    wake,
 		calls:   make(chan func(), 1),
-		started: time.Now(),
+		started: started,
 		ended:   make(chan struct{}),
 		polled: [2]unix.PollFd{
 			{Fd: int32(wake), Events: unix.POLLIN},
-			{Fd: int32(lane.in.fd()), Events: unix.POLLIN},
+			{Fd: int32(from.in.fd()), Events: unix.POLLIN},
 		},
 	}
+	// An error says that it has been called often enough.
+	to.wake = func() { _ = l.call() }
+	return l, nil
+}
+
+// start starts the loop. It ends with end, or by itself when a port fails.
+func (l *loop) start() {
+	l.running = true
 	ready := make(chan struct{})
 	go func() {
 		// Never unlocked: the thread, with its priority, ends with the goroutine.
 		runtime.LockOSThread()
 		defer close(l.ended)
+		defer l.to.handover.end()
 		l.realTime = hurry()
 		close(ready)
 		l.err = l.run()
 	}()
 	<-ready
-	return l, nil
+}
+
+// call ends the loop's sleep.
+func (l *loop) call() error {
+	one := [8]byte{1}
+	_, _, e := unix.RawSyscall(unix.SYS_WRITE, uintptr(l.wake), uintptr(unsafe.Pointer(&one)), unsafe.Sizeof(one))
+	if e != 0 && e != unix.EAGAIN {
+		return e
+	}
+	return nil
 }
 
 // now is the loop's clock: monotonic, in ns since it was made.
@@ -71,11 +93,11 @@ func (l *loop) now() int64 { return int64(time.Since(l.started)) }
 func (l *loop) run() error {
 	var pace pacer
 	for !l.stop {
-		worked, err := l.lane.receive(l.now)
+		worked, err := l.from.receive(l.now)
 		if err != nil {
 			return fmt.Errorf("read frames: %w", err)
 		}
-		if l.lane.deliver(l.now) {
+		if l.to.deliver(l.now) {
 			worked = true
 		}
 		select {
@@ -108,15 +130,18 @@ const idle = 1_000_000_000
 // imminent reports whether the next frame is so nearly due that a sleep would
 // end too late.
 func (l *loop) imminent(now int64) bool {
-	due, some := l.lane.due(now)
+	due, some := l.to.due(now)
 	return some && due-now <= early
 }
 
 // sleep waits until a frame arrives, one is imminent, or somebody calls.
 func (l *loop) sleep(now int64) error {
 	limit := int64(idle)
-	if due, some := l.lane.due(now); some {
+	if due, some := l.to.due(now); some {
+		// What arrives meanwhile leaves after what is under way.
 		limit = min(limit, max(0, due-now-early))
+	} else if !l.to.handover.rest() {
+		return nil
 	}
 	timeout := unix.NsecToTimespec(limit)
 	n, err := unix.Ppoll(l.polled[:], &timeout, nil)
@@ -124,7 +149,7 @@ func (l *loop) sleep(now int64) error {
 		return fmt.Errorf("wait for frames: %w", err)
 	}
 	if n == 0 && limit == idle || n > 0 && l.polled[1].Revents&^unix.POLLIN != 0 {
-		if err := l.lane.in.fault(); err != nil {
+		if err := l.from.in.fault(); err != nil {
 			return fmt.Errorf("read frames: %w", err)
 		}
 	}
@@ -145,7 +170,7 @@ func (l *loop) do(fn func()) error {
 	case <-l.ended:
 		return l.err
 	}
-	if _, err := unix.Write(l.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}); err != nil && err != unix.EAGAIN {
+	if err := l.call(); err != nil {
 		return fmt.Errorf("wake the link: %w", err)
 	}
 	select {
@@ -156,14 +181,19 @@ func (l *loop) do(fn func()) error {
 	}
 }
 
-// close ends the loop and waits until its thread uses nothing any more. It
+// end ends the loop and waits until its thread uses nothing any more. It
 // returns the error by which the loop had ended before, if it had.
-func (l *loop) close() error {
+func (l *loop) end() error {
+	if !l.running {
+		return nil
+	}
 	err := l.do(func() { l.stop = true })
 	<-l.ended
-	unix.Close(l.wake)
 	if errors.Is(err, errEnded) {
 		return nil
 	}
 	return err
 }
+
+// release closes what a loop that has ended had open.
+func (l *loop) release() error { return unix.Close(l.wake) }
