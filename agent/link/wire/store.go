@@ -5,10 +5,13 @@ package wire
 // of one. Frames leave nearly in the order in which they came, so a chunk is
 // soon whole again, and a direction in steady state allocates nothing.
 const (
-	chunkFrames  = 256          // frames of a chunk, at most
-	chunkBytes   = 64 << 10     // bytes of a chunk, at least
-	cacheLine    = 64           // frames start on one
-	spareChunks  = 16           // chunks kept beside as many as are in use
+	chunkFrames = 256      // frames of a chunk, at most
+	chunkBytes  = 64 << 10 // bytes of a chunk, at least
+	cacheLine   = 64       // frames start on one
+	// Chunks kept beside as many as are in use: 10 MB, or 36 MB of super-packets. By
+	// so much the frames under way vary as a bulk flow stalls and goes on. To
+	// allocate those anew each time had the garbage collector run ten times a second.
+	spareChunks  = 128
 	largestFrame = 64<<10 + 512 // IPv6 super-packet with its headers
 )
 
