@@ -10,7 +10,7 @@ const (
 	cacheLine   = 64       // frames start on one
 	// Chunks kept beside as many as are in use: 10 MB, or 36 MB of super-packets. By
 	// so much the frames under way vary as a bulk flow stalls and goes on. To
-	// allocate those anew each time had the garbage collector run ten times a second.
+	// allocate those anew each time had the garbage collector run five times a second.
 	spareChunks  = 128
 	largestFrame = 64<<10 + 512 // IPv6 super-packet with its headers
 )
