@@ -31,6 +31,10 @@ var _ link.Link = (*wire)(nil)
 // A queue's unit, frames or bytes, cannot change; a direction without a rate has one of frames,
 // or the last that it had. Before kernel 6.6 a change leaves the
 // random generator where it is; from then on it restarts it with the direction's seed.
+//
+// A change that takes the rate away lets go of all that waits at once. Of more
+// than the host's net.core.netdev_max_backlog (1000 frames by default) the
+// receiver's stack may drop some, which Counters shows as failed.
 func (w *wire) Change(direction int, shape link.Shape) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
