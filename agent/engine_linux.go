@@ -89,7 +89,7 @@ func (e *engines) choose(plan *topology.Plan) (*choice, error) {
 
 // choiceFor finds the engine for one link, and says why that one.
 func (e *engines) choiceFor(asked tcplabv1.Engine, spec link.Spec) (tcplabv1.Engine, string, error) {
-	shaped := !spec.Directions[0].Shape.IsZero() || !spec.Directions[1].Shape.IsZero()
+	shaped := !spec.Directions[0].IsZero() || !spec.Directions[1].IsZero()
 	switch {
 	case asked == tcplabv1.Engine_ENGINE_VETH && shaped:
 		return 0, "", rpcerr.New(codes.InvalidArgument, rpcerr.LabInvalid, "Leave its engine to auto, or leave its shape out.",
@@ -127,7 +127,7 @@ func (a *agent) host(ctx context.Context) (*tcplabv1.Host, error) {
 	}
 	e := newEngines()
 	// A shape of all that a link can have.
-	shape := link.Shape{Rate: 1e7, Delay: time.Millisecond, Loss: 0.01, Queue: link.Queue{Packets: link.MinQueuePackets}}
+	shape := link.Shape{Rate: 1e7, Delay: time.Millisecond, Loss: link.RandomLoss(0.01), Queue: link.Queue{Packets: link.MinQueuePackets}}
 	port := link.Port{Name: "eth0", MTU: topology.DefaultMTU}
 	kind, reason, err := e.choiceFor(tcplabv1.Engine_ENGINE_AUTO, link.Spec{
 		Name: "any", Ends: [2]link.Port{port, port}, Directions: [2]link.Direction{{Shape: shape}, {Shape: shape}},

@@ -40,27 +40,35 @@ type Engine interface {
 
 // Link is a link that stands.
 type Link interface {
-	// Change replaces the shape of one direction while traffic flows.
-	Change(direction int, shape Shape) error
+	// Change replaces the shapes of one direction, 0 or 1, while traffic flows: no frame
+	// is lost or reordered by it. Paths keep their names and matches, and random
+	// generators and the trace go on; a change of those is refused, as is what the
+	// engine cannot carry. On an error all is as before.
+	Change(direction int, to Direction) error
 	// ReadBack is what is in force, from the kernel or the running link, not
-	// from memory of what was asked.
-	ReadBack() ([2]Shape, error)
+	// from memory of what was asked; without schedule and seed.
+	ReadBack() ([2]Direction, error)
 	// Counters are what each direction has done so far.
 	Counters() ([2]Counters, error)
-	// Rearm restarts the random generators and zeroes Counters, as for a new
-	// link: what verification sent leaves no trace in the trial.
+	// Rearm restarts the random generators, the numbers of packets and the traces, and zeroes
+	// Counters, as for a new link: what verification sent leaves no trace in the trial.
 	Rearm() error
 	// Close removes both interfaces.
 	Close() error
 }
 
-// Counters are one direction's packets since the link was made or re-armed.
+// Counters are one direction's packets, of all its paths, since the link was made or re-armed.
 type Counters struct {
-	Received  uint64 // frames that came in from the sender
-	Delivered uint64 // frames handed to the receiver
-	Lost      uint64 // frames dropped by Shape.Loss
-	Overflow  uint64 // frames dropped by a full queue
-	Failed    uint64 // frames that the engine itself lost; any at all makes the trial void
-	Queued    int    // frames waiting for the bottleneck now
-	PeakQueue int    // the most frames that ever waited; 0 where the engine cannot know
+	Received   uint64 // frames that came in from the sender
+	Delivered  uint64 // frames handed to the receiver
+	Lost       uint64 // frames dropped by Shape.Loss or Shape.Down
+	Overflow   uint64 // frames dropped by a full queue
+	Early      uint64 // frames that a discipline dropped before its queue was full
+	Marked     uint64 // frames that a discipline marked
+	Duplicated uint64 // copies made by Shape.Duplicate
+	Corrupted  uint64 // frames damaged by Shape.Corrupt
+	Reordered  uint64 // frames that Shape.Reorder let past others
+	Failed     uint64 // frames that the engine itself lost; any at all makes the trial void
+	Queued     int    // frames waiting for the bottleneck now
+	PeakQueue  int    // the most frames that ever waited; 0 where the engine cannot know
 }

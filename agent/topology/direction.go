@@ -3,6 +3,8 @@ package topology
 import (
 	"fmt"
 	"math"
+	"net/netip"
+	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -20,14 +22,14 @@ func way(i int) string { return [2]string{"forward", "backward"}[i] }
 func directions(l *tcplabv1.Link, mtu int) ([2]link.Direction, error) {
 	var both [2]link.Direction
 	for i, d := range []*tcplabv1.Direction{l.GetForward(), l.GetBackward()} {
-		if rate := d.GetShape().GetRateBps(); !(rate >= 0 && rate <= maxRate) {
-			return both, fmt.Errorf("%s: a rate of %v bit/s is not between 0 and %v", way(i), rate, maxRate)
+		read, err := directionOf(d)
+		if err == nil {
+			err = read.Validate()
 		}
-		shape := shapeOf(d.GetShape())
-		if err := shape.Validate(); err != nil {
+		if err != nil {
 			return both, fmt.Errorf("%s: %w", way(i), err)
 		}
-		both[i] = link.Direction{Shape: shape, Seed: d.GetSeed()}
+		both[i] = read
 	}
 	roundTrip := both[0].Shape.Delay + both[1].Shape.Delay
 	for i := range both {
@@ -36,34 +38,94 @@ func directions(l *tcplabv1.Link, mtu int) ([2]link.Direction, error) {
 	return both, nil
 }
 
-// shapeOf reads a shape as it travels.
-func shapeOf(s *tcplabv1.Shape) link.Shape {
-	shape := link.Shape{
-		Rate:  uint64(math.Round(s.GetRateBps())),
-		Delay: s.GetDelay().AsDuration(),
-		Loss:  s.GetLoss(),
+// directionOf reads a direction as it travels.
+func directionOf(d *tcplabv1.Direction) (link.Direction, error) {
+	shape, err := shapeOf(d.GetShape())
+	if err != nil {
+		return link.Direction{}, err
 	}
-	switch limit := s.GetQueue().GetLimit().(type) {
-	case *tcplabv1.Queue_Packets:
-		shape.Queue.Packets = int(limit.Packets)
-	case *tcplabv1.Queue_Bytes:
-		shape.Queue.Bytes = int(min(limit.Bytes, math.MaxInt))
-	case *tcplabv1.Queue_Time:
-		shape.Queue.Time = limit.Time.AsDuration()
+	read := link.Direction{Shape: shape, Seed: d.GetSeed(), Trace: traceOf(d.GetTrace())}
+	for _, p := range d.GetPaths() {
+		shape, err := shapeOf(p.GetShape())
+		if err != nil {
+			return read, fmt.Errorf("path %s: %w", p.GetName(), err)
+		}
+		match, err := matchOf(p.GetMatch())
+		if err != nil {
+			return read, fmt.Errorf("path %s: %w", p.GetName(), err)
+		}
+		read.Paths = append(read.Paths, link.Path{Name: p.GetName(), Match: match, Shape: shape})
 	}
-	return shape
+	read.Schedule.Period = d.GetSchedulePeriod().AsDuration()
+	for _, s := range d.GetSchedule() {
+		shape, err := shapeOf(s.GetShape())
+		if err != nil {
+			return read, fmt.Errorf("schedule at %v: %w", s.GetAt().AsDuration(), err)
+		}
+		read.Schedule.Steps = append(read.Schedule.Steps, link.Step{
+			At: s.GetAt().AsDuration(), Path: s.GetPath(), Shape: shape, Ramp: s.GetRamp().AsDuration(),
+		})
+	}
+	return read, nil
 }
 
-// ShapeMessage is the shape as it travels.
-func ShapeMessage(s link.Shape) *tcplabv1.Shape {
-	m := &tcplabv1.Shape{RateBps: float64(s.Rate), Delay: durationpb.New(s.Delay), Loss: s.Loss}
-	switch {
-	case s.Queue.Packets > 0:
-		m.Queue = &tcplabv1.Queue{Limit: &tcplabv1.Queue_Packets{Packets: uint32(min(s.Queue.Packets, math.MaxUint32))}}
-	case s.Queue.Bytes > 0:
-		m.Queue = &tcplabv1.Queue{Limit: &tcplabv1.Queue_Bytes{Bytes: uint64(s.Queue.Bytes)}}
-	case s.Queue.Time > 0:
-		m.Queue = &tcplabv1.Queue{Limit: &tcplabv1.Queue_Time{Time: durationpb.New(s.Queue.Time)}}
+// matchOf reads a match as it travels.
+func matchOf(m *tcplabv1.Match) (link.Match, error) {
+	protocol, ok := protocols()[m.GetProtocol()]
+	if !ok {
+		return link.Match{}, fmt.Errorf("no protocol %v", m.GetProtocol())
+	}
+	match := link.Match{Protocol: protocol, Port: uint16(m.GetPort())}
+	if m.GetPort() > math.MaxUint16 {
+		return match, fmt.Errorf("%d is no port", m.GetPort())
+	}
+	if text := m.GetDestination(); text != "" {
+		destination, err := netip.ParsePrefix(text)
+		if err != nil {
+			return match, fmt.Errorf("destination: %w", err)
+		}
+		match.Destination = destination
+	}
+	return match, nil
+}
+
+func traceOf(t *tcplabv1.Trace) *link.Trace {
+	if t == nil {
+		return nil
+	}
+	trace := &link.Trace{Bytes: int(t.GetOpportunityBytes()), Once: t.GetOnce()}
+	for _, ms := range t.GetOpportunitiesMs() {
+		trace.Opportunities = append(trace.Opportunities, time.Duration(ms)*time.Millisecond)
+	}
+	return trace
+}
+
+// DirectionMessage is the direction as it travels, without its seed.
+func DirectionMessage(d link.Direction) *tcplabv1.Direction {
+	m := &tcplabv1.Direction{Shape: ShapeMessage(d.Shape)}
+	for _, p := range d.Paths {
+		match := &tcplabv1.Match{Port: uint32(p.Match.Port)}
+		if p.Match.Protocol != link.AnyProtocol {
+			match.Protocol = keyOf(protocols(), p.Match.Protocol)
+		}
+		if p.Match.Destination.IsValid() {
+			match.Destination = p.Match.Destination.String()
+		}
+		m.Paths = append(m.Paths, &tcplabv1.Path{Name: p.Name, Match: match, Shape: ShapeMessage(p.Shape)})
+	}
+	for _, s := range d.Schedule.Steps {
+		m.Schedule = append(m.Schedule, &tcplabv1.ScheduleStep{
+			At: durationpb.New(s.At), Path: s.Path, Shape: ShapeMessage(s.Shape), Ramp: durationpb.New(s.Ramp),
+		})
+	}
+	if d.Schedule.Period > 0 {
+		m.SchedulePeriod = durationpb.New(d.Schedule.Period)
+	}
+	if t := d.Trace; t != nil {
+		m.Trace = &tcplabv1.Trace{OpportunityBytes: uint32(t.Bytes), Once: t.Once}
+		for _, at := range t.Opportunities {
+			m.Trace.OpportunitiesMs = append(m.Trace.OpportunitiesMs, uint32(at.Milliseconds()))
+		}
 	}
 	return m
 }

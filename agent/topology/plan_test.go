@@ -201,7 +201,7 @@ func TestRefused(t *testing.T) {
 		},
 		"a loss above 1": {
 			"a b", "a-b", func(l *tcplabv1.Lab) { l.Links[0].Backward = &tcplabv1.Direction{Shape: &tcplabv1.Shape{Loss: 2}} },
-			"link a-b: backward: loss 2",
+			"link a-b: backward: loss: 2",
 		},
 		"a rate that is no number": {"a b", "a-b", func(l *tcplabv1.Lab) {
 			l.Links[0].Forward = &tcplabv1.Direction{Shape: &tcplabv1.Shape{RateBps: math.NaN()}}
@@ -274,15 +274,16 @@ func TestDirections(t *testing.T) {
 	}
 	want := [2]link.Direction{
 		// 1 Gbit/s × 40 ms = 5 MB = 3302.5 frames of 1514 bytes.
-		{Seed: 7, Shape: link.Shape{Rate: 1e9, Delay: 30 * time.Millisecond, Loss: 0.25, Queue: link.Queue{Packets: 3303}}},
+		{Seed: 7, Shape: link.Shape{Rate: 1e9, Delay: 30 * time.Millisecond, Loss: link.RandomLoss(0.25), Queue: link.Queue{Packets: 3303}}},
 		{Shape: link.Shape{Rate: 1e6, Delay: 10 * time.Millisecond, Queue: link.Queue{Time: time.Second}}},
 	}
 	if diff := cmp.Diff(want, plan.Links[0].Directions); diff != "" {
 		t.Errorf("directions (-want +got):\n%s", diff)
 	}
 	for _, d := range want {
-		if diff := cmp.Diff(d.Shape, shapeOf(ShapeMessage(d.Shape))); diff != "" {
-			t.Errorf("a shape differs after its way through a message:\n%s", diff)
+		read, err := shapeOf(ShapeMessage(d.Shape))
+		if diff := cmp.Diff(d.Shape, read); diff != "" || err != nil {
+			t.Errorf("a shape differs after its way through a message (%v):\n%s", err, diff)
 		}
 	}
 }

@@ -46,7 +46,14 @@ func (*Engine) Name() string { return "netem" }
 // a namespace that ends with the trial.
 func (e *Engine) Check(spec link.Spec) error {
 	for i, direction := range spec.Directions {
-		if _, err := plan(direction.Shape, direction.Seed, frame(spec)); err != nil {
+		err := direction.Validate()
+		if err == nil && (len(direction.Paths) > 0 || direction.Trace != nil || len(direction.Schedule.Steps) > 0) {
+			err = errors.New("the netem engine carries one shape in each direction")
+		}
+		if err == nil {
+			_, err = plan(direction.Shape, direction.Seed, frame(spec))
+		}
+		if err != nil {
 			return fmt.Errorf("link %s, direction %d: %w", spec.Name, i, err)
 		}
 	}

@@ -270,7 +270,7 @@ func TestCheckNamesWhatIsMissing(t *testing.T) {
 
 func TestReadBackIsWhatWasAsked(t *testing.T) {
 	shapes := [2]link.Shape{
-		{Rate: 10e6, Delay: 20 * time.Millisecond, Loss: 0.25, Queue: link.Queue{Packets: 50}},
+		{Rate: 10e6, Delay: 20 * time.Millisecond, Loss: link.RandomLoss(0.25), Queue: link.Queue{Packets: 50}},
 		{Rate: 1e6, Delay: 5*time.Millisecond + 1, Queue: link.Queue{Bytes: 30000}},
 	}
 	b := stand(t, shapes)
@@ -289,18 +289,18 @@ func TestReadBackIsWhatWasAsked(t *testing.T) {
 		{Rate: 20e6, Delay: 7 * time.Millisecond, Queue: link.Queue{Packets: 10}},
 		{},
 		{Rate: 5e9, Queue: link.Queue{Packets: 5000}},
-		{Delay: time.Second, Loss: 1},
+		{Delay: time.Second, Loss: link.RandomLoss(1)},
 		{Rate: 8, Queue: link.Queue{Packets: 1}},
 	} {
-		if err := b.link.Change(0, step); err != nil {
+		if err := b.link.Change(0, link.Direction{Shape: step}); err != nil {
 			t.Fatalf("change to %+v: %v", step, err)
 		}
 		expect([2]link.Shape{step, shapes[1]})
 	}
-	if err := b.link.Change(1, link.Shape{Rate: 1e6, Queue: link.Queue{Packets: 3}}); err == nil {
+	if err := b.link.Change(1, link.Direction{Shape: link.Shape{Rate: 1e6, Queue: link.Queue{Packets: 3}}}); err == nil {
 		t.Error("a queue of bytes became one of frames while it may hold some")
 	}
-	if err := b.link.Change(1, link.Shape{Loss: 2}); err == nil {
+	if err := b.link.Change(1, link.Direction{Shape: link.Shape{Loss: link.RandomLoss(2)}}); err == nil {
 		t.Error("a loss of 2 was accepted")
 	}
 	expect([2]link.Shape{{Rate: 8, Queue: link.Queue{Packets: 1}}, shapes[1]})
@@ -384,7 +384,7 @@ func TestIPv6Passes(t *testing.T) {
 
 func TestLossIsIndependentAndCounted(t *testing.T) {
 	const frames, p = 5000, 0.1
-	b := stand(t, [2]link.Shape{{Loss: p}, {}})
+	b := stand(t, [2]link.Shape{{Loss: link.RandomLoss(p)}, {}})
 	b.flood(t, 0, frames, 60)
 	c := b.settled(t, 0)
 	// Six standard deviations: a false alarm in 500 million runs.
@@ -428,7 +428,7 @@ func TestChangeLosesAndReordersNothing(t *testing.T) {
 	changes := 0
 	b.bulk(t, "10.0.0.2:0", 12<<20, func() {
 		step := steps[changes%len(steps)]
-		if err := b.link.Change(0, step); err != nil {
+		if err := b.link.Change(0, link.Direction{Shape: step}); err != nil {
 			t.Errorf("change to %+v: %v", step, err)
 		}
 		changes++

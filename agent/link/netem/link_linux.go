@@ -35,14 +35,14 @@ var _ link.Link = (*wire)(nil)
 // A change that takes the rate away lets go of all that waits at once. Of more
 // than the host's net.core.netdev_max_backlog (1000 frames by default) the
 // receiver's stack may drop some, which Counters shows as failed.
-func (w *wire) Change(direction int, shape link.Shape) error {
+func (w *wire) Change(direction int, to link.Direction) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
 		return errClosed
 	}
 	way := w.ways[direction]
-	t, err := plan(shape, way.seed, w.frame)
+	t, err := plan(to.Shape, way.seed, w.frame)
 	if err == nil {
 		err = way.change(t)
 	}
@@ -53,21 +53,21 @@ func (w *wire) Change(direction int, shape link.Shape) error {
 }
 
 // ReadBack decodes the kernel's qdiscs. A queue given as a time reads back in bytes.
-func (w *wire) ReadBack() ([2]link.Shape, error) {
+func (w *wire) ReadBack() ([2]link.Direction, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var shapes [2]link.Shape
+	var read [2]link.Direction
 	if w.closed {
-		return shapes, errClosed
+		return read, errClosed
 	}
 	for i, way := range w.ways {
 		t, _, err := way.read()
 		if err != nil {
-			return shapes, fmt.Errorf("read back direction %d: %w", i, err)
+			return read, fmt.Errorf("read back direction %d: %w", i, err)
 		}
-		shapes[i] = t.shape(w.frame)
+		read[i].Shape = t.shape(w.frame)
 	}
-	return shapes, nil
+	return read, nil
 }
 
 // Counters come from the qdiscs; Failed counts beside them what the veths could

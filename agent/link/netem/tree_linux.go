@@ -49,6 +49,11 @@ func plan(shape link.Shape, seed uint64, frame int) (tree, error) {
 	if err := shape.Validate(); err != nil {
 		return tree{}, err
 	}
+	plain := link.Shape{Rate: shape.Rate, Delay: shape.Delay, Queue: link.Queue{Packets: shape.Queue.Packets, Bytes: shape.Queue.Bytes, Time: shape.Queue.Time}}
+	plain.Loss.Probability = shape.Loss.Probability
+	if !shape.Equal(plain) {
+		return tree{}, errors.New("the netem engine carries a rate with a fifo, a delay and independent loss")
+	}
 	bits := float64(unlimited)
 	queue := queueQdisc{limit: idleQueue}
 	if shape.Rate > 0 {
@@ -79,7 +84,7 @@ func plan(shape link.Shape, seed uint64, frame int) (tree, error) {
 	return tree{
 		delay: delayQdisc{
 			delay: shape.Delay,
-			loss:  threshold(shape.Loss),
+			loss:  threshold(shape.Loss.Probability),
 			limit: uint32(min(inFlight, math.MaxInt32)),
 			seed:  seed,
 		},
@@ -97,7 +102,7 @@ func (t tree) limited() bool { return t.rate.bytesPerSecond != unlimited/8 }
 
 // shape is the inverse of plan.
 func (t tree) shape(frame int) link.Shape {
-	s := link.Shape{Delay: t.delay.delay, Loss: probability(t.delay.loss)}
+	s := link.Shape{Delay: t.delay.delay, Loss: link.RandomLoss(probability(t.delay.loss))}
 	if !t.limited() {
 		return s
 	}

@@ -35,8 +35,8 @@ func TestShapesSurviveTheTree(t *testing.T) {
 	for name, test := range map[string]struct{ asked, read link.Shape }{
 		"nothing":            {},
 		"delay":              {link.Shape{Delay: 123456789 * time.Nanosecond}, link.Shape{Delay: 123456789 * time.Nanosecond}},
-		"half of all":        {link.Shape{Loss: 0.5}, link.Shape{Loss: 0.5}},
-		"all":                {link.Shape{Loss: 1}, link.Shape{Loss: 1}},
+		"half of all":        {link.Shape{Loss: link.RandomLoss(0.5)}, link.Shape{Loss: link.RandomLoss(0.5)}},
+		"all":                {link.Shape{Loss: link.RandomLoss(1)}, link.Shape{Loss: link.RandomLoss(1)}},
 		"rate in frames":     {link.Shape{Rate: 10e6, Queue: link.Queue{Packets: 7}}, link.Shape{Rate: 10e6, Queue: link.Queue{Packets: 7}}},
 		"rate in bytes":      {link.Shape{Rate: 10e6, Queue: link.Queue{Bytes: 9000}}, link.Shape{Rate: 10e6, Queue: link.Queue{Bytes: 9000}}},
 		"rate in time":       {link.Shape{Rate: 8e6, Queue: link.Queue{Time: 9 * time.Millisecond}}, link.Shape{Rate: 8e6, Queue: link.Queue{Bytes: 9000}}},
@@ -73,7 +73,7 @@ func TestLossIsRoundedToTheNearestOfTheKernel(t *testing.T) {
 func TestPlanRefuses(t *testing.T) {
 	for name, shape := range map[string]link.Shape{
 		"negative delay":    {Delay: -1},
-		"no number":         {Loss: math.NaN()},
+		"no number":         {Loss: link.RandomLoss(math.NaN())},
 		"rate of 0.875 B/s": {Rate: 7, Queue: link.Queue{Packets: 1}},
 		"rate of no limit":  {Rate: unlimited, Queue: link.Queue{Packets: 1}},
 		"unresolved queue":  {Rate: 1e6},

@@ -115,7 +115,7 @@ func judgeDelay(shape link.Shape, seen observation, m *Measured) Finding {
 }
 
 func judgeLoss(shape link.Shape, seen observation, falseAlarm float64, m *Measured) Finding {
-	asked := fmt.Sprintf("asked %g%%", 100*shape.Loss)
+	asked := fmt.Sprintf("asked %g%%", 100*shape.Loss.Mean())
 	if void := seen.void(); void != "" {
 		return Finding{Verdict: Unproven, Detail: asked + ", " + void, again: true}
 	}
@@ -124,9 +124,9 @@ func judgeLoss(shape link.Shape, seen observation, falseAlarm float64, m *Measur
 	m.Loss = float64(lost) / float64(seen.sent)
 	f := Finding{Verdict: Passed, Detail: fmt.Sprintf("%s, lost %d of %d probes (%.3g%%)", asked, lost, seen.sent, 100*m.Loss)}
 	switch {
-	case binomialTest(lost, seen.sent, shape.Loss) < falseAlarm:
+	case binomialTest(lost, seen.sent, shape.Loss.Mean()) < falseAlarm:
 		f.Verdict = Failed
-	case shape.Loss > 0 && binomialTest(0, seen.sent, shape.Loss) >= falseAlarm:
+	case shape.Loss.Mean() > 0 && binomialTest(0, seen.sent, shape.Loss.Mean()) >= falseAlarm:
 		f.Verdict = Unproven
 		f.Detail += ": too few to tell so rare a loss from none"
 	}
@@ -222,7 +222,7 @@ func judgeFree(seen observation, m *Measured) Finding {
 // a busy host made late spoils the two pairs that it is in, and no more. ok is false
 // where too little has arrived to tell, or too unsteadily.
 func (t train) rate(skip int, shape link.Shape, plan schedule) (bps float64, ok bool) {
-	if float64(len(t.arrivals)) < float64(t.frames)*(1-shape.Loss)/2 {
+	if float64(len(t.arrivals)) < float64(t.frames)*(1-shape.Loss.Mean())/2 {
 		// Most of it was still under way when listening ended: that is slow, if
 		// listening was long.
 		return 8 * float64(len(t.arrivals)*t.bytes) / t.waited.Seconds(),

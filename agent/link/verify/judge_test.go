@@ -11,7 +11,7 @@ import (
 const ms = time.Millisecond
 
 // shaped is what the link of these tests was asked to be.
-var shaped = link.Shape{Rate: 100e6, Delay: 10 * ms, Loss: 0.05, Queue: link.Queue{Packets: 250}}
+var shaped = link.Shape{Rate: 100e6, Delay: 10 * ms, Loss: link.RandomLoss(0.05), Queue: link.Queue{Packets: 250}}
 
 // see is what probes see on a link of the given delay, rate and losses, on a host that
 // delays each arrival by what late returns.
@@ -117,12 +117,12 @@ func TestJudgeFindsEachQuantityThatIsWrong(t *testing.T) {
 }
 
 func lossless(s link.Shape) link.Shape {
-	s.Loss = 0
+	s.Loss = link.RandomLoss(0)
 	return s
 }
 
 func TestWhatCannotBeProvenIsNotPassed(t *testing.T) {
-	rare := link.Shape{Loss: 1e-6}
+	rare := link.Shape{Loss: link.RandomLoss(1e-6)}
 	plan := newSchedule(rare, 1500, 1e-9)
 	if d := judge(rare, plan, see(plan, 0, 1e9, 0, punctual), 1e-9); d.Loss.Verdict != Unproven {
 		t.Errorf("a loss of one in a million: %v, %s", d.Loss.Verdict, d.Loss.Detail)
@@ -222,7 +222,7 @@ func TestSchedulesFitTheQueueAndTheTime(t *testing.T) {
 		{Rate: 1e6, Queue: link.Queue{Packets: 2}},
 		{Rate: 10e6, Queue: link.Queue{Bytes: 20000}},
 		{Rate: 100e6, Queue: link.Queue{Time: 5 * ms}},
-		{Rate: 1e9, Loss: 0.001, Queue: link.Queue{Packets: 1000}},
+		{Rate: 1e9, Loss: link.RandomLoss(0.001), Queue: link.Queue{Packets: 1000}},
 	} {
 		s := newSchedule(shape, 1500, 1e-9).fit(time.Second)
 		if s.lasts() > time.Second {

@@ -89,7 +89,7 @@ func TestRightLinksPass(t *testing.T) {
 		for name, shapes := range map[string][2]link.Shape{
 			"handshake":  {{Delay: 10 * ms, Rate: 100 * mbit}, {Delay: 10 * ms, Rate: 100 * mbit}},
 			"unlike":     {{Delay: 5 * ms, Rate: 30 * mbit}, {Delay: 30 * ms, Rate: 10 * mbit}},
-			"lossy":      {{Delay: 2 * ms, Loss: 0.1}, {Delay: 2 * ms, Loss: 0.2, Rate: 20 * mbit}},
+			"lossy":      {{Delay: 2 * ms, Loss: link.RandomLoss(0.1)}, {Delay: 2 * ms, Loss: link.RandomLoss(0.2), Rate: 20 * mbit}},
 			"delay only": {{Delay: 20 * ms}, {Delay: 20 * ms}},
 			"slow":       {{Rate: 256e3}, {Rate: 1e6}},
 		} {
@@ -122,7 +122,7 @@ func TestWrongLinksFail(t *testing.T) {
 			"rate 10% higher":    func(s *link.Shape) { s.Rate = 55 * mbit },
 			"rate 10 times":      func(s *link.Shape) { s.Rate = 500 * mbit },
 			"rate one hundredth": func(s *link.Shape) { s.Rate = mbit / 2 },
-			"5% loss":            func(s *link.Shape) { s.Loss = 0.05 },
+			"5% loss":            func(s *link.Shape) { s.Loss = link.RandomLoss(0.05) },
 		} {
 			t.Run(name, func(t *testing.T) {
 				wrong := asked
@@ -224,7 +224,7 @@ func TestLinksTogether(t *testing.T) {
 func TestLimitHolds(t *testing.T) {
 	need.NetNS(t)
 	spec := stand(t, veth.Engine{}, [2]link.Shape{})
-	spec.Directions[0].Shape = link.Shape{Delay: 600 * ms, Rate: 64e3, Loss: 0.5, Queue: link.Queue{Packets: 100}}
+	spec.Directions[0].Shape = link.Shape{Delay: 600 * ms, Rate: 64e3, Loss: link.RandomLoss(0.5), Queue: link.Queue{Packets: 100}}
 	for _, limit := range []time.Duration{100 * ms, time.Second} {
 		report, err := Link(t.Context(), spec, Options{Limit: limit})
 		if err != nil {

@@ -67,7 +67,7 @@ type schedule struct {
 // queue holds, and no faster than its rate but in the trains that measure it.
 func newSchedule(shape link.Shape, mtu int, falseAlarm float64) schedule {
 	s := schedule{trains: trains, grace: grace}
-	if shape.Loss > 0 {
+	if shape.Loss.Mean() > 0 {
 		s.grace = lossyGrace
 	}
 	room := queueRoom(shape, smallFrame)
@@ -78,7 +78,7 @@ func newSchedule(shape link.Shape, mtu int, falseAlarm float64) schedule {
 	s.lossBurst = min(lossBurst, max(1, room/2))
 	s.lossSpacing = max(lossPace, 2*shape.Serialization(smallFrame*s.lossBurst), stall*time.Duration(s.lossBurst)/time.Duration(room))
 	bursts := max(1, int(lossTime/s.lossSpacing))
-	s.lossProbes = min(lossProbes(shape.Loss, falseAlarm), bursts*s.lossBurst)
+	s.lossProbes = min(lossProbes(shape.Loss.Mean(), falseAlarm), bursts*s.lossBurst)
 
 	frame := mtu + link.FrameOverhead
 	if shape.Rate == 0 {

@@ -28,7 +28,7 @@ func newChannel(spec link.Spec, direction int, plan schedule) (*channel, error) 
 	if err != nil {
 		return nil, errors.Join(err, from.close())
 	}
-	return &channel{from: from, to: to, plan: plan, lossy: spec.Directions[direction].Shape.Loss > 0}, nil
+	return &channel{from: from, to: to, plan: plan, lossy: spec.Directions[direction].Shape.Loss.Mean() > 0}, nil
 }
 
 func (c *channel) close() error { return errors.Join(c.from.close(), c.to.close()) }

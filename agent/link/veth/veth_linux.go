@@ -28,15 +28,15 @@ func (Engine) Name() string { return "veth" }
 // Check refuses a link that is to be shaped.
 func (Engine) Check(spec link.Spec) error {
 	for i, direction := range spec.Directions {
-		if err := unshaped(direction.Shape); err != nil {
+		if err := unshaped(direction); err != nil {
 			return fmt.Errorf("link %s, direction %d: %w", spec.Name, i, err)
 		}
 	}
 	return nil
 }
 
-func unshaped(shape link.Shape) error {
-	if !shape.IsZero() {
+func unshaped(d link.Direction) error {
+	if !d.IsZero() {
 		return errors.New("a veth pair shapes nothing: leave rate, delay, loss and queue out, or take the engine netem or wire")
 	}
 	return nil
@@ -73,20 +73,20 @@ var _ link.Link = (*wire)(nil)
 
 var errClosed = errors.New("the link is closed")
 
-// Change refuses every shape but the zero one.
-func (w *wire) Change(direction int, shape link.Shape) error {
-	if err := unshaped(shape); err != nil {
+// Change refuses every direction but the zero one.
+func (w *wire) Change(direction int, to link.Direction) error {
+	if err := unshaped(to); err != nil {
 		return fmt.Errorf("change direction %d: %w", direction, err)
 	}
 	return nil
 }
 
-// ReadBack is two zero shapes, unless something else has hung a qdisc at a port.
-func (w *wire) ReadBack() (shapes [2]link.Shape, err error) {
+// ReadBack is two zero directions, unless something else has hung a qdisc at a port.
+func (w *wire) ReadBack() (read [2]link.Direction, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
-		return shapes, errClosed
+		return read, errClosed
 	}
 	for _, end := range w.ends {
 		err := end.NS.Do(func() error {
@@ -106,10 +106,10 @@ func (w *wire) ReadBack() (shapes [2]link.Shape, err error) {
 			return nil
 		})
 		if err != nil {
-			return shapes, fmt.Errorf("read back %s in %s: %w", end.Name, end.NS.Name(), err)
+			return read, fmt.Errorf("read back %s in %s: %w", end.Name, end.NS.Name(), err)
 		}
 	}
-	return shapes, nil
+	return read, nil
 }
 
 // Counters come from the interfaces. Nothing is lost on purpose and nothing waits;

@@ -33,7 +33,7 @@ func TestRefusesShapes(t *testing.T) {
 	for name, shape := range map[string]link.Shape{
 		"rate":  {Rate: 1e6},
 		"delay": {Delay: time.Millisecond},
-		"loss":  {Loss: 0.1},
+		"loss":  {Loss: link.RandomLoss(0.1)},
 		"queue": {Queue: link.Queue{Packets: 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -62,7 +62,7 @@ func TestLinkPassesCountsAndGoes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([2]link.Shape{}, got); diff != "" {
+	if diff := cmp.Diff([2]link.Direction{}, got); diff != "" {
 		t.Errorf("read back (-want +got):\n%s", diff)
 	}
 	send := func(frames int) {

@@ -74,7 +74,7 @@ func (d *direction) restart() {
 // offer takes a frame that arrived at the given time.
 func (d *direction) offer(arrival int64, f *frame) {
 	d.received++
-	if d.random.Float64() < d.shape.Loss {
+	if d.random.Float64() < d.shape.Loss.Probability {
 		d.lost++
 		d.discard(f)
 		return

@@ -229,7 +229,7 @@ func losses(m *model, n int) map[int]bool {
 
 func TestLossIsTheSeeds(t *testing.T) {
 	const n = 10_000
-	few, many := losses(newModel(link.Shape{Loss: 0.01}, 7), n), losses(newModel(link.Shape{Loss: 0.05}, 7), n)
+	few, many := losses(newModel(link.Shape{Loss: link.RandomLoss(0.01)}, 7), n), losses(newModel(link.Shape{Loss: link.RandomLoss(0.05)}, 7), n)
 	// Six standard deviations of the binomial distribution.
 	if len(few) < 40 || len(few) > 160 || len(many) < 370 || len(many) > 630 {
 		t.Errorf("1%% of %d lost %d, 5%% lost %d", n, len(few), len(many))
@@ -239,19 +239,19 @@ func TestLossIsTheSeeds(t *testing.T) {
 			t.Errorf("frame %d is lost at 1%% and not at 5%%", i)
 		}
 	}
-	if diff := cmp.Diff(few, losses(newModel(link.Shape{Loss: 0.01}, 7), n)); diff != "" {
+	if diff := cmp.Diff(few, losses(newModel(link.Shape{Loss: link.RandomLoss(0.01)}, 7), n)); diff != "" {
 		t.Errorf("the same seed lost others (-first +second):\n%s", diff)
 	}
-	if cmp.Equal(few, losses(newModel(link.Shape{Loss: 0.01}, 8), n)) {
+	if cmp.Equal(few, losses(newModel(link.Shape{Loss: link.RandomLoss(0.01)}, 8), n)) {
 		t.Error("another seed lost the same")
 	}
-	again := newModel(link.Shape{Loss: 0.01}, 7)
+	again := newModel(link.Shape{Loss: link.RandomLoss(0.01)}, 7)
 	losses(again, 123)
 	again.restart()
 	if diff := cmp.Diff(few, losses(again, n)); diff != "" {
 		t.Errorf("restarted it lost others (-first +second):\n%s", diff)
 	}
-	if got := losses(newModel(link.Shape{Loss: 1}, 7), 100); len(got) != 100 {
+	if got := losses(newModel(link.Shape{Loss: link.RandomLoss(1)}, 7), 100); len(got) != 100 {
 		t.Errorf("of 100 frames at 100%% %d were lost", len(got))
 	}
 }
@@ -286,7 +286,7 @@ func script(t *testing.T, m *model, ops []byte) {
 		{Rate: 8e9, Queue: link.Queue{Packets: 3}},
 		{Rate: 3e9, Delay: 5000, Queue: link.Queue{Bytes: 4000}},
 		{Rate: 1e6, Queue: link.Queue{Time: time.Millisecond}},
-		{Loss: 0.3, Delay: 10},
+		{Loss: link.RandomLoss(0.3), Delay: 10},
 	}
 	take := func() {
 		for f := m.next(now); f != nil; f = m.next(now) {

@@ -73,7 +73,7 @@ func (e *Engine) Port() PortKind { return e.kind }
 func (e *Engine) Check(spec link.Spec) error {
 	var errs []error
 	for i, d := range spec.Directions {
-		if err := refuse(d.Shape); err != nil {
+		if err := refuse(d); err != nil {
 			errs = append(errs, fmt.Errorf("link %s, direction %d: %w", spec.Name, i, err))
 		}
 	}
@@ -91,10 +91,16 @@ const (
 	maxMTU = 65_521 // MAX_MTU: 65535 less an Ethernet header
 )
 
-// refuse says why a direction cannot have the shape, or nil.
-func refuse(s link.Shape) error {
-	if err := s.Validate(); err != nil {
+// refuse says why the engine cannot carry the direction, or nil.
+func refuse(d link.Direction) error {
+	if err := d.Validate(); err != nil {
 		return err
+	}
+	s := d.Shape
+	plain := link.Shape{Rate: s.Rate, Delay: s.Delay, Queue: link.Queue{Packets: s.Queue.Packets, Bytes: s.Queue.Bytes, Time: s.Queue.Time}}
+	plain.Loss.Probability = s.Loss.Probability
+	if !s.Equal(plain) || len(d.Paths) > 0 || d.Trace != nil || len(d.Schedule.Steps) > 0 {
+		return errors.New("the wire engine carries a rate with a fifo, a delay and independent loss")
 	}
 	if s.Rate > math.MaxInt64 {
 		return fmt.Errorf("rate %d bit/s is beyond any clock", s.Rate)

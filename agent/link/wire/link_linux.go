@@ -32,32 +32,32 @@ type Link struct {
 
 var _ link.Link = (*Link)(nil)
 
-// Change replaces the shape of one direction from now on. What is on its way stays in order and
+// Change replaces the shapes of one direction from now on. What is on its way stays in order and
 // is not lost: frames in the delay keep their time, those in the queue stay even
 // above a lower limit, and the frame being sent goes on at the new rate. The
 // queue of a shape with a rate must be resolved.
-func (l *Link) Change(direction int, shape link.Shape) error {
+func (l *Link) Change(direction int, to link.Direction) error {
 	if direction != 0 && direction != 1 {
 		return fmt.Errorf("link %s has directions 0 and 1, not %d", l.spec.Name, direction)
 	}
-	if err := refuse(shape); err != nil {
+	if err := refuse(to); err != nil {
 		return fmt.Errorf("link %s, direction %d: %w", l.spec.Name, direction, err)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.do(direction, func(lane *lane, now int64) {
 		lane.settle(now)
-		lane.dir.change(now, shape)
+		lane.dir.change(now, to.Shape)
 	})
 }
 
 // ReadBack is the shape by which the loop works now.
-func (l *Link) ReadBack() ([2]link.Shape, error) {
+func (l *Link) ReadBack() ([2]link.Direction, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var shapes [2]link.Shape
-	err := l.each(func(i int, lane *lane, _ int64) { shapes[i] = lane.dir.shape })
-	return shapes, err
+	var read [2]link.Direction
+	err := l.each(func(i int, lane *lane, _ int64) { read[i].Shape = lane.dir.shape })
+	return read, err
 }
 
 // Counters are what the loop has counted; Failed has in addition what the

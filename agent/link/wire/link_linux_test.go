@@ -229,14 +229,14 @@ func TestChangeUnderTrafficLosesAndReordersNothing(t *testing.T) {
 		changes := 0
 		for running := true; running; changes++ {
 			shape := shapes[changes%len(shapes)]
-			if err := b.link.Change(0, shape); err != nil {
+			if err := b.link.Change(0, link.Direction{Shape: shape}); err != nil {
 				t.Fatal(err)
 			}
 			got, err := b.link.ReadBack()
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got[0] != shape || got[1] != (link.Shape{Delay: 5 * time.Millisecond}) {
+			if !got[0].Shape.Equal(shape) || !got[1].Shape.Equal(link.Shape{Delay: 5 * time.Millisecond}) {
 				t.Fatalf("changed to %+v, in force is %+v", shape, got)
 			}
 			select {
@@ -358,7 +358,7 @@ func survivors(t *testing.T, b *bench, from, to raw, lossy link.Shape, n uint32)
 	// All frames have been read by the loop when their number has been counted.
 	for b.counters(t)[0].Received < uint64(n) {
 	}
-	if err := b.link.Change(0, link.Shape{Delay: lossy.Delay}); err != nil {
+	if err := b.link.Change(0, link.Direction{Shape: link.Shape{Delay: lossy.Delay}}); err != nil {
 		t.Fatal(err)
 	}
 	from.send(t, n, 100)
@@ -373,7 +373,7 @@ func survivors(t *testing.T, b *bench, from, to raw, lossy link.Shape, n uint32)
 		}
 		came = append(came, i)
 	}
-	if err := b.link.Change(0, lossy); err != nil {
+	if err := b.link.Change(0, link.Direction{Shape: lossy}); err != nil {
 		t.Fatal(err)
 	}
 	return came
@@ -382,7 +382,7 @@ func survivors(t *testing.T, b *bench, from, to raw, lossy link.Shape, n uint32)
 func TestRearmRepeatsTheLosses(t *testing.T) {
 	forKinds(t, func(t *testing.T, kind PortKind) {
 		const n = 200 // fits a socket's buffer on any machine: the socket must not be what loses them
-		lossy := link.Shape{Loss: 0.1, Delay: time.Millisecond}
+		lossy := link.Shape{Loss: link.RandomLoss(0.1), Delay: time.Millisecond}
 		b := stand(t, kind, lossy, link.Shape{})
 		from, to := openRaw(t, b.nodes[0]), openRaw(t, b.nodes[1])
 		var want []uint32
@@ -409,7 +409,7 @@ func TestRearmRepeatsTheLosses(t *testing.T) {
 // newLosses yields the numbers of the frames that the model of seed 1 lets through.
 func newLosses(loss float64, n int) func(yield func(uint32) bool) {
 	return func(yield func(uint32) bool) {
-		lost := losses(newModel(link.Shape{Loss: loss}, 1), n)
+		lost := losses(newModel(link.Shape{Loss: link.RandomLoss(loss)}, 1), n)
 		for i := range n {
 			if !lost[i] && !yield(uint32(i)) {
 				return
@@ -428,7 +428,7 @@ func TestRearmEmptiesTheLink(t *testing.T) {
 		if err := b.link.Rearm(); err != nil {
 			t.Fatal(err)
 		}
-		if err := b.link.Change(0, link.Shape{}); err != nil {
+		if err := b.link.Change(0, link.Direction{Shape: link.Shape{}}); err != nil {
 			t.Fatal(err)
 		}
 		from.send(t, 2, 100)

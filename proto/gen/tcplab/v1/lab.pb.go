@@ -626,11 +626,24 @@ func (x *LinkEnd) GetMac() string {
 // Direction is one way across a link.
 type Direction struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What happens to every packet that goes this way.
+	// What happens to the packets that no path selects; without paths, to every
+	// packet that goes this way.
 	Shape *Shape `protobuf:"bytes,1,opt,name=shape,proto3" json:"shape,omitempty"`
 	// Seed of this direction's random generator. 0: derived from the run's seed,
 	// the parameter point, the repetition, the link's name and the direction.
-	Seed          uint64 `protobuf:"varint,2,opt,name=seed,proto3" json:"seed,omitempty"`
+	Seed uint64 `protobuf:"varint,2,opt,name=seed,proto3" json:"seed,omitempty"`
+	// Shapes of some packets, in order: a packet goes by the first path that
+	// selects it. Names are unique in the direction. Default: none.
+	Paths []*Path `protobuf:"bytes,3,rep,name=paths,proto3" json:"paths,omitempty"`
+	// How `shape`, or a path's, changes while a trial runs; in order of time.
+	// Not together with a trace. Default: it does not.
+	Schedule []*ScheduleStep `protobuf:"bytes,4,rep,name=schedule,proto3" json:"schedule,omitempty"`
+	// After this long the schedule begins again, with the shapes of before its
+	// first step; not before its last step has been taken. 0 or unset: it is
+	// followed once.
+	SchedulePeriod *durationpb.Duration `protobuf:"bytes,5,opt,name=schedule_period,json=schedulePeriod,proto3" json:"schedule_period,omitempty"`
+	// A recorded bottleneck in the place of `shape`'s rate, which is then 0.
+	Trace         *Trace `protobuf:"bytes,6,opt,name=trace,proto3" json:"trace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -679,8 +692,176 @@ func (x *Direction) GetSeed() uint64 {
 	return 0
 }
 
+func (x *Direction) GetPaths() []*Path {
+	if x != nil {
+		return x.Paths
+	}
+	return nil
+}
+
+func (x *Direction) GetSchedule() []*ScheduleStep {
+	if x != nil {
+		return x.Schedule
+	}
+	return nil
+}
+
+func (x *Direction) GetSchedulePeriod() *durationpb.Duration {
+	if x != nil {
+		return x.SchedulePeriod
+	}
+	return nil
+}
+
+func (x *Direction) GetTrace() *Trace {
+	if x != nil {
+		return x.Trace
+	}
+	return nil
+}
+
+// Path is a shape for the packets that a match selects.
+type Path struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 40 of a-z, 0-9 and hyphen, starting with a letter.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Which packets.
+	Match *Match `protobuf:"bytes,2,opt,name=match,proto3" json:"match,omitempty"`
+	// What happens to them.
+	Shape         *Shape `protobuf:"bytes,3,opt,name=shape,proto3" json:"shape,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Path) Reset() {
+	*x = Path{}
+	mi := &file_tcplab_v1_lab_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Path) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Path) ProtoMessage() {}
+
+func (x *Path) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_lab_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Path.ProtoReflect.Descriptor instead.
+func (*Path) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Path) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Path) GetMatch() *Match {
+	if x != nil {
+		return x.Match
+	}
+	return nil
+}
+
+func (x *Path) GetShape() *Shape {
+	if x != nil {
+		return x.Shape
+	}
+	return nil
+}
+
+// ScheduleStep gives a direction another shape at a time.
+type ScheduleStep struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When, since the trial's first experiment started, 0 to 24 h.
+	At *durationpb.Duration `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
+	// Name of the path whose shape it is; empty: the direction's own shape.
+	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// The whole shape from then on.
+	Shape *Shape `protobuf:"bytes,3,opt,name=shape,proto3" json:"shape,omitempty"`
+	// How long the rate, delay and loss take to get there, evenly, from what they are at
+	// `at`; what else differs changes at once. Default 0: at once. It
+	// ends before the next step of the same path.
+	Ramp          *durationpb.Duration `protobuf:"bytes,4,opt,name=ramp,proto3" json:"ramp,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScheduleStep) Reset() {
+	*x = ScheduleStep{}
+	mi := &file_tcplab_v1_lab_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScheduleStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScheduleStep) ProtoMessage() {}
+
+func (x *ScheduleStep) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_lab_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScheduleStep.ProtoReflect.Descriptor instead.
+func (*ScheduleStep) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ScheduleStep) GetAt() *durationpb.Duration {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *ScheduleStep) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *ScheduleStep) GetShape() *Shape {
+	if x != nil {
+		return x.Shape
+	}
+	return nil
+}
+
+func (x *ScheduleStep) GetRamp() *durationpb.Duration {
+	if x != nil {
+		return x.Ramp
+	}
+	return nil
+}
+
 // Shape is what happens to one stream of packets, in this order: lost,
-// delayed, held in the bottleneck's queue, sent at the rate.
+// duplicated, corrupted, delayed, held in the bottleneck's queue, sent at the
+// rate.
 type Shape struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Bottleneck rate in bit/s of Ethernet frames with their 14-byte header,
@@ -689,20 +870,42 @@ type Shape struct {
 	RateBps float64 `protobuf:"fixed64,1,opt,name=rate_bps,json=rateBps,proto3" json:"rate_bps,omitempty"`
 	// One-way delay of each packet, 0 to 1 h. Default 0.
 	Delay *durationpb.Duration `protobuf:"bytes,2,opt,name=delay,proto3" json:"delay,omitempty"`
-	// Probability in [0,1] that a packet is lost, independently of any other.
-	// Default 0.
+	// Probability in [0,1] that a packet is lost, independently of any other
+	// unless loss_correlation says otherwise. Default 0.
 	Loss float64 `protobuf:"fixed64,3,opt,name=loss,proto3" json:"loss,omitempty"`
 	// What may wait for the bottleneck. Unset with a rate: one bandwidth-delay
-	// product of the rate and the link's round trip, at least 100 packets. Without a rate it
-	// must be unset.
-	Queue         *Queue `protobuf:"bytes,4,opt,name=queue,proto3" json:"queue,omitempty"`
+	// product of the rate and the link's round trip, at least 100 packets. Without a rate or
+	// a trace it must be unset.
+	Queue *Queue `protobuf:"bytes,4,opt,name=queue,proto3" json:"queue,omitempty"`
+	// What a packet costs at the bottleneck beside its frame. Only with a rate. Default: nothing.
+	Overhead *Overhead `protobuf:"bytes,5,opt,name=overhead,proto3" json:"overhead,omitempty"`
+	// Bytes that the bottleneck sends at once after it had nothing to send for long enough,
+	// beyond what its rate allows: the depth of a token bucket. Only with a
+	// rate; 0 to 2^31-1. Default 0: one frame.
+	BurstBytes uint64 `protobuf:"varint,6,opt,name=burst_bytes,json=burstBytes,proto3" json:"burst_bytes,omitempty"`
+	// How the delay varies. Default: not at all.
+	Jitter *Jitter `protobuf:"bytes,7,opt,name=jitter,proto3" json:"jitter,omitempty"`
+	// How much the loss of a packet depends on that of the one before, in [0,1), as in Chance.
+	// Only with `loss`. Default 0.
+	LossCorrelation float64 `protobuf:"fixed64,8,opt,name=loss_correlation,json=lossCorrelation,proto3" json:"loss_correlation,omitempty"`
+	// Loss with a pattern, instead of `loss`.
+	LossPattern *LossPattern `protobuf:"bytes,9,opt,name=loss_pattern,json=lossPattern,proto3" json:"loss_pattern,omitempty"`
+	// Packets that get no delay and so overtake others. Only with a delay.
+	Reorder *Reorder `protobuf:"bytes,10,opt,name=reorder,proto3" json:"reorder,omitempty"`
+	// Packets that come twice. The copy takes the same way from there on.
+	Duplicate *Chance `protobuf:"bytes,11,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	// Packets in which one bit is turned over. Their receiver finds the checksum wrong.
+	Corrupt *Chance `protobuf:"bytes,12,opt,name=corrupt,proto3" json:"corrupt,omitempty"`
+	// Whether every packet is lost, as on a link that is cut; those under way still arrive.
+	// Carrier stays. Default false.
+	Down          bool `protobuf:"varint,13,opt,name=down,proto3" json:"down,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Shape) Reset() {
 	*x = Shape{}
-	mi := &file_tcplab_v1_lab_proto_msgTypes[5]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -714,7 +917,7 @@ func (x *Shape) String() string {
 func (*Shape) ProtoMessage() {}
 
 func (x *Shape) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_lab_proto_msgTypes[5]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -727,7 +930,7 @@ func (x *Shape) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shape.ProtoReflect.Descriptor instead.
 func (*Shape) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{5}
+	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Shape) GetRateBps() float64 {
@@ -758,6 +961,69 @@ func (x *Shape) GetQueue() *Queue {
 	return nil
 }
 
+func (x *Shape) GetOverhead() *Overhead {
+	if x != nil {
+		return x.Overhead
+	}
+	return nil
+}
+
+func (x *Shape) GetBurstBytes() uint64 {
+	if x != nil {
+		return x.BurstBytes
+	}
+	return 0
+}
+
+func (x *Shape) GetJitter() *Jitter {
+	if x != nil {
+		return x.Jitter
+	}
+	return nil
+}
+
+func (x *Shape) GetLossCorrelation() float64 {
+	if x != nil {
+		return x.LossCorrelation
+	}
+	return 0
+}
+
+func (x *Shape) GetLossPattern() *LossPattern {
+	if x != nil {
+		return x.LossPattern
+	}
+	return nil
+}
+
+func (x *Shape) GetReorder() *Reorder {
+	if x != nil {
+		return x.Reorder
+	}
+	return nil
+}
+
+func (x *Shape) GetDuplicate() *Chance {
+	if x != nil {
+		return x.Duplicate
+	}
+	return nil
+}
+
+func (x *Shape) GetCorrupt() *Chance {
+	if x != nil {
+		return x.Corrupt
+	}
+	return nil
+}
+
+func (x *Shape) GetDown() bool {
+	if x != nil {
+		return x.Down
+	}
+	return false
+}
+
 // Queue bounds what waits for a bottleneck. The frame in transmission and the
 // frames in flight do not count.
 type Queue struct {
@@ -769,14 +1035,27 @@ type Queue struct {
 	//	*Queue_Packets
 	//	*Queue_Bytes
 	//	*Queue_Time
-	Limit         isQueue_Limit `protobuf_oneof:"limit"`
+	Limit isQueue_Limit `protobuf_oneof:"limit"`
+	// Default: first in, first out.
+	Discipline QueueDiscipline `protobuf:"varint,4,opt,name=discipline,proto3,enum=tcplab.v1.QueueDiscipline" json:"discipline,omitempty"`
+	// Whether packets of ECN-capable transports are marked (RFC 3168) where the
+	// discipline would drop them early. Only with red, codel, fq_codel and pie;
+	// cake always does. Default false.
+	Ecn bool `protobuf:"varint,5,opt,name=ecn,proto3" json:"ecn,omitempty"`
+	// Waiting time that codel, fq_codel and pie hold. Default: 5 ms; pie: 15 ms.
+	Target *durationpb.Duration `protobuf:"bytes,6,opt,name=target,proto3" json:"target,omitempty"`
+	// How long codel and fq_codel watch before they act, and what cake takes
+	// for the round trip: that of the longest connections expected. Default: 100 ms.
+	Interval *durationpb.Duration `protobuf:"bytes,7,opt,name=interval,proto3" json:"interval,omitempty"`
+	// Thresholds of red. Default: as there.
+	Red           *RandomEarlyDetection `protobuf:"bytes,8,opt,name=red,proto3" json:"red,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Queue) Reset() {
 	*x = Queue{}
-	mi := &file_tcplab_v1_lab_proto_msgTypes[6]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -788,7 +1067,7 @@ func (x *Queue) String() string {
 func (*Queue) ProtoMessage() {}
 
 func (x *Queue) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_lab_proto_msgTypes[6]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -801,7 +1080,7 @@ func (x *Queue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Queue.ProtoReflect.Descriptor instead.
 func (*Queue) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{6}
+	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Queue) GetLimit() isQueue_Limit {
@@ -834,6 +1113,41 @@ func (x *Queue) GetTime() *durationpb.Duration {
 		if x, ok := x.Limit.(*Queue_Time); ok {
 			return x.Time
 		}
+	}
+	return nil
+}
+
+func (x *Queue) GetDiscipline() QueueDiscipline {
+	if x != nil {
+		return x.Discipline
+	}
+	return QueueDiscipline_QUEUE_DISCIPLINE_UNSPECIFIED
+}
+
+func (x *Queue) GetEcn() bool {
+	if x != nil {
+		return x.Ecn
+	}
+	return false
+}
+
+func (x *Queue) GetTarget() *durationpb.Duration {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *Queue) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *Queue) GetRed() *RandomEarlyDetection {
+	if x != nil {
+		return x.Red
 	}
 	return nil
 }
@@ -883,7 +1197,7 @@ type Experiment struct {
 
 func (x *Experiment) Reset() {
 	*x = Experiment{}
-	mi := &file_tcplab_v1_lab_proto_msgTypes[7]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -895,7 +1209,7 @@ func (x *Experiment) String() string {
 func (*Experiment) ProtoMessage() {}
 
 func (x *Experiment) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_lab_proto_msgTypes[7]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -908,7 +1222,7 @@ func (x *Experiment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Experiment.ProtoReflect.Descriptor instead.
 func (*Experiment) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{7}
+	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Experiment) GetName() string {
@@ -968,7 +1282,7 @@ type Flow struct {
 
 func (x *Flow) Reset() {
 	*x = Flow{}
-	mi := &file_tcplab_v1_lab_proto_msgTypes[8]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -980,7 +1294,7 @@ func (x *Flow) String() string {
 func (*Flow) ProtoMessage() {}
 
 func (x *Flow) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_lab_proto_msgTypes[8]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -993,7 +1307,7 @@ func (x *Flow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Flow.ProtoReflect.Descriptor instead.
 func (*Flow) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{8}
+	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Flow) GetName() string {
@@ -1098,7 +1412,7 @@ type Bulk struct {
 
 func (x *Bulk) Reset() {
 	*x = Bulk{}
-	mi := &file_tcplab_v1_lab_proto_msgTypes[9]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1110,7 +1424,7 @@ func (x *Bulk) String() string {
 func (*Bulk) ProtoMessage() {}
 
 func (x *Bulk) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_lab_proto_msgTypes[9]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1123,7 +1437,7 @@ func (x *Bulk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bulk.ProtoReflect.Descriptor instead.
 func (*Bulk) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{9}
+	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Bulk) GetAmount() isBulk_Amount {
@@ -1192,7 +1506,7 @@ type Transaction struct {
 
 func (x *Transaction) Reset() {
 	*x = Transaction{}
-	mi := &file_tcplab_v1_lab_proto_msgTypes[10]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1204,7 +1518,7 @@ func (x *Transaction) String() string {
 func (*Transaction) ProtoMessage() {}
 
 func (x *Transaction) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_lab_proto_msgTypes[10]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1217,7 +1531,7 @@ func (x *Transaction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transaction.ProtoReflect.Descriptor instead.
 func (*Transaction) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{10}
+	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Transaction) GetWrites() []uint32 {
@@ -1278,7 +1592,7 @@ type SocketOptions struct {
 
 func (x *SocketOptions) Reset() {
 	*x = SocketOptions{}
-	mi := &file_tcplab_v1_lab_proto_msgTypes[11]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1290,7 +1604,7 @@ func (x *SocketOptions) String() string {
 func (*SocketOptions) ProtoMessage() {}
 
 func (x *SocketOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_lab_proto_msgTypes[11]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1303,7 +1617,7 @@ func (x *SocketOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketOptions.ProtoReflect.Descriptor instead.
 func (*SocketOptions) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{11}
+	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SocketOptions) GetNoDelay() bool {
@@ -1376,7 +1690,7 @@ type Expectation struct {
 
 func (x *Expectation) Reset() {
 	*x = Expectation{}
-	mi := &file_tcplab_v1_lab_proto_msgTypes[12]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1388,7 +1702,7 @@ func (x *Expectation) String() string {
 func (*Expectation) ProtoMessage() {}
 
 func (x *Expectation) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_lab_proto_msgTypes[12]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1401,7 +1715,7 @@ func (x *Expectation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expectation.ProtoReflect.Descriptor instead.
 func (*Expectation) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{12}
+	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Expectation) GetName() string {
@@ -1478,7 +1792,7 @@ var File_tcplab_v1_lab_proto protoreflect.FileDescriptor
 
 const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\n" +
-	"\x13tcplab/v1/lab.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xf4\x03\n" +
+	"\x13tcplab/v1/lab.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x15tcplab/v1/shape.proto\"\xf4\x03\n" +
 	"\x03Lab\x12.\n" +
 	"\x04name\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x18(2\x11^[a-z][a-z0-9-]*$R\x04name\x12\x1e\n" +
 	"\x05title\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x05title\x129\n" +
@@ -1513,20 +1827,54 @@ const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04node\x12%\n" +
 	"\tinterface\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18\x0fR\tinterface\x12&\n" +
 	"\taddresses\x18\x03 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10\x10R\taddresses\x12\x19\n" +
-	"\x03mac\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18\x11R\x03mac\"G\n" +
+	"\x03mac\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18\x11R\x03mac\"\xaf\x02\n" +
 	"\tDirection\x12&\n" +
 	"\x05shape\x18\x01 \x01(\v2\x10.tcplab.v1.ShapeR\x05shape\x12\x12\n" +
-	"\x04seed\x18\x02 \x01(\x04R\x04seed\"\xd0\x01\n" +
+	"\x04seed\x18\x02 \x01(\x04R\x04seed\x12/\n" +
+	"\x05paths\x18\x03 \x03(\v2\x0f.tcplab.v1.PathB\b\xbaH\x05\x92\x01\x02\x10\x10R\x05paths\x12?\n" +
+	"\bschedule\x18\x04 \x03(\v2\x17.tcplab.v1.ScheduleStepB\n" +
+	"\xbaH\a\x92\x01\x04\x10\xa0\x8d\x06R\bschedule\x12L\n" +
+	"\x0fschedule_period\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\x0eschedulePeriod\x12&\n" +
+	"\x05trace\x18\x06 \x01(\v2\x10.tcplab.v1.TraceR\x05trace\"\x8e\x01\n" +
+	"\x04Path\x12.\n" +
+	"\x04name\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x18(2\x11^[a-z][a-z0-9-]*$R\x04name\x12.\n" +
+	"\x05match\x18\x02 \x01(\v2\x10.tcplab.v1.MatchB\x06\xbaH\x03\xc8\x01\x01R\x05match\x12&\n" +
+	"\x05shape\x18\x03 \x01(\v2\x10.tcplab.v1.ShapeR\x05shape\"\xd5\x01\n" +
+	"\fScheduleStep\x129\n" +
+	"\x02at\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\x02at\x12\x1b\n" +
+	"\x04path\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18(R\x04path\x12.\n" +
+	"\x05shape\x18\x03 \x01(\v2\x10.tcplab.v1.ShapeB\x06\xbaH\x03\xc8\x01\x01R\x05shape\x12=\n" +
+	"\x04ramp\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\x04ramp\"\xf9\x04\n" +
 	"\x05Shape\x122\n" +
 	"\brate_bps\x18\x01 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\xa2\x94\x1amB)\x00\x00\x00\x00\x00\x00\x00\x00R\arateBps\x12>\n" +
 	"\x05delay\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
 	"\xaa\x01\a\"\x03\b\x90\x1c2\x00R\x05delay\x12+\n" +
 	"\x04loss\x18\x03 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00R\x04loss\x12&\n" +
-	"\x05queue\x18\x04 \x01(\v2\x10.tcplab.v1.QueueR\x05queue\"\x91\x01\n" +
+	"\x05queue\x18\x04 \x01(\v2\x10.tcplab.v1.QueueR\x05queue\x12/\n" +
+	"\boverhead\x18\x05 \x01(\v2\x13.tcplab.v1.OverheadR\boverhead\x12,\n" +
+	"\vburst_bytes\x18\x06 \x01(\x04B\v\xbaH\b2\x06\x18\xff\xff\xff\xff\aR\n" +
+	"burstBytes\x12)\n" +
+	"\x06jitter\x18\a \x01(\v2\x11.tcplab.v1.JitterR\x06jitter\x12B\n" +
+	"\x10loss_correlation\x18\b \x01(\x01B\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00R\x0flossCorrelation\x129\n" +
+	"\floss_pattern\x18\t \x01(\v2\x16.tcplab.v1.LossPatternR\vlossPattern\x12,\n" +
+	"\areorder\x18\n" +
+	" \x01(\v2\x12.tcplab.v1.ReorderR\areorder\x12/\n" +
+	"\tduplicate\x18\v \x01(\v2\x11.tcplab.v1.ChanceR\tduplicate\x12+\n" +
+	"\acorrupt\x18\f \x01(\v2\x11.tcplab.v1.ChanceR\acorrupt\x12\x12\n" +
+	"\x04down\x18\r \x01(\bR\x04down\"\xa2\x03\n" +
 	"\x05Queue\x12#\n" +
 	"\apackets\x18\x01 \x01(\rB\a\xbaH\x04*\x02(\x01H\x00R\apackets\x12\x1f\n" +
 	"\x05bytes\x18\x02 \x01(\x04B\a\xbaH\x042\x02(@H\x00R\x05bytes\x129\n" +
-	"\x04time\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x02*\x00H\x00R\x04timeB\a\n" +
+	"\x04time\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x02*\x00H\x00R\x04time\x12D\n" +
+	"\n" +
+	"discipline\x18\x04 \x01(\x0e2\x1a.tcplab.v1.QueueDisciplineB\b\xbaH\x05\x82\x01\x02\x10\x01R\n" +
+	"discipline\x12\x10\n" +
+	"\x03ecn\x18\x05 \x01(\bR\x03ecn\x12?\n" +
+	"\x06target\x18\x06 \x01(\v2\x19.google.protobuf.DurationB\f\xbaH\t\xaa\x01\x06\"\x02\b\n" +
+	"2\x00R\x06target\x12C\n" +
+	"\binterval\x18\a \x01(\v2\x19.google.protobuf.DurationB\f\xbaH\t\xaa\x01\x06\"\x02\b\n" +
+	"2\x00R\binterval\x121\n" +
+	"\x03red\x18\b \x01(\v2\x1f.tcplab.v1.RandomEarlyDetectionR\x03redB\a\n" +
 	"\x05limit\"\xf8\x01\n" +
 	"\n" +
 	"Experiment\x12\x1b\n" +
@@ -1617,65 +1965,95 @@ func file_tcplab_v1_lab_proto_rawDescGZIP() []byte {
 }
 
 var file_tcplab_v1_lab_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_tcplab_v1_lab_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_tcplab_v1_lab_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_tcplab_v1_lab_proto_goTypes = []any{
-	(NodeKind)(0),               // 0: tcplab.v1.NodeKind
-	(Engine)(0),                 // 1: tcplab.v1.Engine
-	(IpFamily)(0),               // 2: tcplab.v1.IpFamily
-	(Over)(0),                   // 3: tcplab.v1.Over
-	(*Lab)(nil),                 // 4: tcplab.v1.Lab
-	(*Node)(nil),                // 5: tcplab.v1.Node
-	(*Link)(nil),                // 6: tcplab.v1.Link
-	(*LinkEnd)(nil),             // 7: tcplab.v1.LinkEnd
-	(*Direction)(nil),           // 8: tcplab.v1.Direction
-	(*Shape)(nil),               // 9: tcplab.v1.Shape
-	(*Queue)(nil),               // 10: tcplab.v1.Queue
-	(*Experiment)(nil),          // 11: tcplab.v1.Experiment
-	(*Flow)(nil),                // 12: tcplab.v1.Flow
-	(*Bulk)(nil),                // 13: tcplab.v1.Bulk
-	(*Transaction)(nil),         // 14: tcplab.v1.Transaction
-	(*SocketOptions)(nil),       // 15: tcplab.v1.SocketOptions
-	(*Expectation)(nil),         // 16: tcplab.v1.Expectation
-	nil,                         // 17: tcplab.v1.Lab.PointEntry
-	nil,                         // 18: tcplab.v1.Node.SysctlsEntry
-	(*durationpb.Duration)(nil), // 19: google.protobuf.Duration
-	(*structpb.Value)(nil),      // 20: google.protobuf.Value
+	(NodeKind)(0),                // 0: tcplab.v1.NodeKind
+	(Engine)(0),                  // 1: tcplab.v1.Engine
+	(IpFamily)(0),                // 2: tcplab.v1.IpFamily
+	(Over)(0),                    // 3: tcplab.v1.Over
+	(*Lab)(nil),                  // 4: tcplab.v1.Lab
+	(*Node)(nil),                 // 5: tcplab.v1.Node
+	(*Link)(nil),                 // 6: tcplab.v1.Link
+	(*LinkEnd)(nil),              // 7: tcplab.v1.LinkEnd
+	(*Direction)(nil),            // 8: tcplab.v1.Direction
+	(*Path)(nil),                 // 9: tcplab.v1.Path
+	(*ScheduleStep)(nil),         // 10: tcplab.v1.ScheduleStep
+	(*Shape)(nil),                // 11: tcplab.v1.Shape
+	(*Queue)(nil),                // 12: tcplab.v1.Queue
+	(*Experiment)(nil),           // 13: tcplab.v1.Experiment
+	(*Flow)(nil),                 // 14: tcplab.v1.Flow
+	(*Bulk)(nil),                 // 15: tcplab.v1.Bulk
+	(*Transaction)(nil),          // 16: tcplab.v1.Transaction
+	(*SocketOptions)(nil),        // 17: tcplab.v1.SocketOptions
+	(*Expectation)(nil),          // 18: tcplab.v1.Expectation
+	nil,                          // 19: tcplab.v1.Lab.PointEntry
+	nil,                          // 20: tcplab.v1.Node.SysctlsEntry
+	(*durationpb.Duration)(nil),  // 21: google.protobuf.Duration
+	(*Trace)(nil),                // 22: tcplab.v1.Trace
+	(*Match)(nil),                // 23: tcplab.v1.Match
+	(*Overhead)(nil),             // 24: tcplab.v1.Overhead
+	(*Jitter)(nil),               // 25: tcplab.v1.Jitter
+	(*LossPattern)(nil),          // 26: tcplab.v1.LossPattern
+	(*Reorder)(nil),              // 27: tcplab.v1.Reorder
+	(*Chance)(nil),               // 28: tcplab.v1.Chance
+	(QueueDiscipline)(0),         // 29: tcplab.v1.QueueDiscipline
+	(*RandomEarlyDetection)(nil), // 30: tcplab.v1.RandomEarlyDetection
+	(*structpb.Value)(nil),       // 31: google.protobuf.Value
 }
 var file_tcplab_v1_lab_proto_depIdxs = []int32{
-	17, // 0: tcplab.v1.Lab.point:type_name -> tcplab.v1.Lab.PointEntry
+	19, // 0: tcplab.v1.Lab.point:type_name -> tcplab.v1.Lab.PointEntry
 	5,  // 1: tcplab.v1.Lab.nodes:type_name -> tcplab.v1.Node
 	6,  // 2: tcplab.v1.Lab.links:type_name -> tcplab.v1.Link
-	11, // 3: tcplab.v1.Lab.experiments:type_name -> tcplab.v1.Experiment
-	16, // 4: tcplab.v1.Lab.expectations:type_name -> tcplab.v1.Expectation
+	13, // 3: tcplab.v1.Lab.experiments:type_name -> tcplab.v1.Experiment
+	18, // 4: tcplab.v1.Lab.expectations:type_name -> tcplab.v1.Expectation
 	0,  // 5: tcplab.v1.Node.kind:type_name -> tcplab.v1.NodeKind
-	18, // 6: tcplab.v1.Node.sysctls:type_name -> tcplab.v1.Node.SysctlsEntry
+	20, // 6: tcplab.v1.Node.sysctls:type_name -> tcplab.v1.Node.SysctlsEntry
 	7,  // 7: tcplab.v1.Link.a:type_name -> tcplab.v1.LinkEnd
 	7,  // 8: tcplab.v1.Link.b:type_name -> tcplab.v1.LinkEnd
 	8,  // 9: tcplab.v1.Link.forward:type_name -> tcplab.v1.Direction
 	8,  // 10: tcplab.v1.Link.backward:type_name -> tcplab.v1.Direction
 	1,  // 11: tcplab.v1.Link.engine:type_name -> tcplab.v1.Engine
-	9,  // 12: tcplab.v1.Direction.shape:type_name -> tcplab.v1.Shape
-	19, // 13: tcplab.v1.Shape.delay:type_name -> google.protobuf.Duration
-	10, // 14: tcplab.v1.Shape.queue:type_name -> tcplab.v1.Queue
-	19, // 15: tcplab.v1.Queue.time:type_name -> google.protobuf.Duration
-	12, // 16: tcplab.v1.Experiment.flows:type_name -> tcplab.v1.Flow
-	19, // 17: tcplab.v1.Experiment.sample_interval:type_name -> google.protobuf.Duration
-	19, // 18: tcplab.v1.Experiment.timeout:type_name -> google.protobuf.Duration
-	2,  // 19: tcplab.v1.Flow.family:type_name -> tcplab.v1.IpFamily
-	13, // 20: tcplab.v1.Flow.bulk:type_name -> tcplab.v1.Bulk
-	14, // 21: tcplab.v1.Flow.transaction:type_name -> tcplab.v1.Transaction
-	15, // 22: tcplab.v1.Flow.socket:type_name -> tcplab.v1.SocketOptions
-	19, // 23: tcplab.v1.Flow.start:type_name -> google.protobuf.Duration
-	19, // 24: tcplab.v1.Bulk.duration:type_name -> google.protobuf.Duration
-	19, // 25: tcplab.v1.Transaction.think_time:type_name -> google.protobuf.Duration
-	19, // 26: tcplab.v1.Transaction.server_time:type_name -> google.protobuf.Duration
-	3,  // 27: tcplab.v1.Expectation.over:type_name -> tcplab.v1.Over
-	20, // 28: tcplab.v1.Lab.PointEntry.value:type_name -> google.protobuf.Value
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	11, // 12: tcplab.v1.Direction.shape:type_name -> tcplab.v1.Shape
+	9,  // 13: tcplab.v1.Direction.paths:type_name -> tcplab.v1.Path
+	10, // 14: tcplab.v1.Direction.schedule:type_name -> tcplab.v1.ScheduleStep
+	21, // 15: tcplab.v1.Direction.schedule_period:type_name -> google.protobuf.Duration
+	22, // 16: tcplab.v1.Direction.trace:type_name -> tcplab.v1.Trace
+	23, // 17: tcplab.v1.Path.match:type_name -> tcplab.v1.Match
+	11, // 18: tcplab.v1.Path.shape:type_name -> tcplab.v1.Shape
+	21, // 19: tcplab.v1.ScheduleStep.at:type_name -> google.protobuf.Duration
+	11, // 20: tcplab.v1.ScheduleStep.shape:type_name -> tcplab.v1.Shape
+	21, // 21: tcplab.v1.ScheduleStep.ramp:type_name -> google.protobuf.Duration
+	21, // 22: tcplab.v1.Shape.delay:type_name -> google.protobuf.Duration
+	12, // 23: tcplab.v1.Shape.queue:type_name -> tcplab.v1.Queue
+	24, // 24: tcplab.v1.Shape.overhead:type_name -> tcplab.v1.Overhead
+	25, // 25: tcplab.v1.Shape.jitter:type_name -> tcplab.v1.Jitter
+	26, // 26: tcplab.v1.Shape.loss_pattern:type_name -> tcplab.v1.LossPattern
+	27, // 27: tcplab.v1.Shape.reorder:type_name -> tcplab.v1.Reorder
+	28, // 28: tcplab.v1.Shape.duplicate:type_name -> tcplab.v1.Chance
+	28, // 29: tcplab.v1.Shape.corrupt:type_name -> tcplab.v1.Chance
+	21, // 30: tcplab.v1.Queue.time:type_name -> google.protobuf.Duration
+	29, // 31: tcplab.v1.Queue.discipline:type_name -> tcplab.v1.QueueDiscipline
+	21, // 32: tcplab.v1.Queue.target:type_name -> google.protobuf.Duration
+	21, // 33: tcplab.v1.Queue.interval:type_name -> google.protobuf.Duration
+	30, // 34: tcplab.v1.Queue.red:type_name -> tcplab.v1.RandomEarlyDetection
+	14, // 35: tcplab.v1.Experiment.flows:type_name -> tcplab.v1.Flow
+	21, // 36: tcplab.v1.Experiment.sample_interval:type_name -> google.protobuf.Duration
+	21, // 37: tcplab.v1.Experiment.timeout:type_name -> google.protobuf.Duration
+	2,  // 38: tcplab.v1.Flow.family:type_name -> tcplab.v1.IpFamily
+	15, // 39: tcplab.v1.Flow.bulk:type_name -> tcplab.v1.Bulk
+	16, // 40: tcplab.v1.Flow.transaction:type_name -> tcplab.v1.Transaction
+	17, // 41: tcplab.v1.Flow.socket:type_name -> tcplab.v1.SocketOptions
+	21, // 42: tcplab.v1.Flow.start:type_name -> google.protobuf.Duration
+	21, // 43: tcplab.v1.Bulk.duration:type_name -> google.protobuf.Duration
+	21, // 44: tcplab.v1.Transaction.think_time:type_name -> google.protobuf.Duration
+	21, // 45: tcplab.v1.Transaction.server_time:type_name -> google.protobuf.Duration
+	3,  // 46: tcplab.v1.Expectation.over:type_name -> tcplab.v1.Over
+	31, // 47: tcplab.v1.Lab.PointEntry.value:type_name -> google.protobuf.Value
+	48, // [48:48] is the sub-list for method output_type
+	48, // [48:48] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_lab_proto_init() }
@@ -1683,27 +2061,28 @@ func file_tcplab_v1_lab_proto_init() {
 	if File_tcplab_v1_lab_proto != nil {
 		return
 	}
-	file_tcplab_v1_lab_proto_msgTypes[6].OneofWrappers = []any{
+	file_tcplab_v1_shape_proto_init()
+	file_tcplab_v1_lab_proto_msgTypes[8].OneofWrappers = []any{
 		(*Queue_Packets)(nil),
 		(*Queue_Bytes)(nil),
 		(*Queue_Time)(nil),
 	}
-	file_tcplab_v1_lab_proto_msgTypes[8].OneofWrappers = []any{
+	file_tcplab_v1_lab_proto_msgTypes[10].OneofWrappers = []any{
 		(*Flow_Bulk)(nil),
 		(*Flow_Transaction)(nil),
 	}
-	file_tcplab_v1_lab_proto_msgTypes[9].OneofWrappers = []any{
+	file_tcplab_v1_lab_proto_msgTypes[11].OneofWrappers = []any{
 		(*Bulk_Bytes)(nil),
 		(*Bulk_Duration)(nil),
 	}
-	file_tcplab_v1_lab_proto_msgTypes[11].OneofWrappers = []any{}
+	file_tcplab_v1_lab_proto_msgTypes[13].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tcplab_v1_lab_proto_rawDesc), len(file_tcplab_v1_lab_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   15,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -233,7 +233,8 @@ func (x *TrialResult) GetElapsed() *durationpb.Duration {
 	return nil
 }
 
-// LinkReport sets one direction of a link as asked beside it as measured.
+// LinkReport sets one direction of a link, or a path of it, as asked beside it as
+// measured.
 type LinkReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The link's name.
@@ -251,7 +252,17 @@ type LinkReport struct {
 	// Why, with both figures, where the verdict is not PASSED.
 	Detail string `protobuf:"bytes,7,opt,name=detail,proto3" json:"detail,omitempty"`
 	// What the direction did during the experiments; unset before them.
-	Counters      *LinkCounters `protobuf:"bytes,8,opt,name=counters,proto3" json:"counters,omitempty"`
+	Counters *LinkCounters `protobuf:"bytes,8,opt,name=counters,proto3" json:"counters,omitempty"`
+	// Name of the path; empty: the direction's own shape.
+	Path string `protobuf:"bytes,9,opt,name=path,proto3" json:"path,omitempty"`
+	// The shape as it was read back from the kernel or the running engine.
+	Applied *Shape `protobuf:"bytes,10,opt,name=applied,proto3" json:"applied,omitempty"`
+	// Each thing in which `applied` differs from `spec` by more than an engine's
+	// resolution, in words with both figures. Any makes the verdict FAILED.
+	Drift []string `protobuf:"bytes,11,rep,name=drift,proto3" json:"drift,omitempty"`
+	// How late the engine handed frames over during the experiments, counted from their
+	// arrival; unset where the engine cannot know (netem).
+	Lateness      *LinkLateness `protobuf:"bytes,12,opt,name=lateness,proto3" json:"lateness,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -342,6 +353,145 @@ func (x *LinkReport) GetCounters() *LinkCounters {
 	return nil
 }
 
+func (x *LinkReport) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *LinkReport) GetApplied() *Shape {
+	if x != nil {
+		return x.Applied
+	}
+	return nil
+}
+
+func (x *LinkReport) GetDrift() []string {
+	if x != nil {
+		return x.Drift
+	}
+	return nil
+}
+
+func (x *LinkReport) GetLateness() *LinkLateness {
+	if x != nil {
+		return x.Lateness
+	}
+	return nil
+}
+
+// LinkLateness says how well an engine kept time: how much later than due frames were
+// handed to the receiver. Much of it means an overloaded machine.
+type LinkLateness struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Count, median, 90th and 99th percentile, greatest.
+	Summary *LatencySummary `protobuf:"bytes,1,opt,name=summary,proto3" json:"summary,omitempty"`
+	// The histogram behind it, buckets with frames alone, rising.
+	Buckets       []*LatenessBucket `protobuf:"bytes,2,rep,name=buckets,proto3" json:"buckets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LinkLateness) Reset() {
+	*x = LinkLateness{}
+	mi := &file_tcplab_v1_trial_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LinkLateness) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LinkLateness) ProtoMessage() {}
+
+func (x *LinkLateness) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_trial_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LinkLateness.ProtoReflect.Descriptor instead.
+func (*LinkLateness) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *LinkLateness) GetSummary() *LatencySummary {
+	if x != nil {
+		return x.Summary
+	}
+	return nil
+}
+
+func (x *LinkLateness) GetBuckets() []*LatenessBucket {
+	if x != nil {
+		return x.Buckets
+	}
+	return nil
+}
+
+// LatenessBucket is one bar of a histogram.
+type LatenessBucket struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Greatest lateness that counts into it; the bucket before says the least.
+	Upper *durationpb.Duration `protobuf:"bytes,1,opt,name=upper,proto3" json:"upper,omitempty"`
+	// Frames.
+	Count         uint64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LatenessBucket) Reset() {
+	*x = LatenessBucket{}
+	mi := &file_tcplab_v1_trial_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LatenessBucket) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LatenessBucket) ProtoMessage() {}
+
+func (x *LatenessBucket) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_trial_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LatenessBucket.ProtoReflect.Descriptor instead.
+func (*LatenessBucket) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *LatenessBucket) GetUpper() *durationpb.Duration {
+	if x != nil {
+		return x.Upper
+	}
+	return nil
+}
+
+func (x *LatenessBucket) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 // LinkMeasurement is what probes measured of one direction.
 type LinkMeasurement struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -350,14 +500,22 @@ type LinkMeasurement struct {
 	// Rate at which a train of full frames came out, in bit/s; 0: not measured.
 	RateBps float64 `protobuf:"fixed64,2,opt,name=rate_bps,json=rateBps,proto3" json:"rate_bps,omitempty"`
 	// Share of the probes that were lost, in [0,1].
-	Loss          float64 `protobuf:"fixed64,3,opt,name=loss,proto3" json:"loss,omitempty"`
+	Loss float64 `protobuf:"fixed64,3,opt,name=loss,proto3" json:"loss,omitempty"`
+	// Standard deviation of the one-way delay; 0: not measured.
+	Jitter *durationpb.Duration `protobuf:"bytes,4,opt,name=jitter,proto3" json:"jitter,omitempty"`
+	// Share of the probes that were overtaken, in [0,1].
+	Reordered float64 `protobuf:"fixed64,5,opt,name=reordered,proto3" json:"reordered,omitempty"`
+	// Share of the probes that came twice, in [0,1].
+	Duplicated float64 `protobuf:"fixed64,6,opt,name=duplicated,proto3" json:"duplicated,omitempty"`
+	// Share of the probes that came damaged, in [0,1].
+	Corrupted     float64 `protobuf:"fixed64,7,opt,name=corrupted,proto3" json:"corrupted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LinkMeasurement) Reset() {
 	*x = LinkMeasurement{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[2]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -369,7 +527,7 @@ func (x *LinkMeasurement) String() string {
 func (*LinkMeasurement) ProtoMessage() {}
 
 func (x *LinkMeasurement) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[2]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -382,7 +540,7 @@ func (x *LinkMeasurement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkMeasurement.ProtoReflect.Descriptor instead.
 func (*LinkMeasurement) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{2}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *LinkMeasurement) GetDelay() *durationpb.Duration {
@@ -406,6 +564,34 @@ func (x *LinkMeasurement) GetLoss() float64 {
 	return 0
 }
 
+func (x *LinkMeasurement) GetJitter() *durationpb.Duration {
+	if x != nil {
+		return x.Jitter
+	}
+	return nil
+}
+
+func (x *LinkMeasurement) GetReordered() float64 {
+	if x != nil {
+		return x.Reordered
+	}
+	return 0
+}
+
+func (x *LinkMeasurement) GetDuplicated() float64 {
+	if x != nil {
+		return x.Duplicated
+	}
+	return 0
+}
+
+func (x *LinkMeasurement) GetCorrupted() float64 {
+	if x != nil {
+		return x.Corrupted
+	}
+	return 0
+}
+
 // LinkCounters are one direction's frames during the experiments.
 type LinkCounters struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -420,14 +606,24 @@ type LinkCounters struct {
 	// Frames that the engine itself lost. Any at all fails the trial.
 	Failed uint64 `protobuf:"varint,5,opt,name=failed,proto3" json:"failed,omitempty"`
 	// Most frames that ever waited for the bottleneck; 0 where not known.
-	PeakQueue     uint32 `protobuf:"varint,6,opt,name=peak_queue,json=peakQueue,proto3" json:"peak_queue,omitempty"`
+	PeakQueue uint32 `protobuf:"varint,6,opt,name=peak_queue,json=peakQueue,proto3" json:"peak_queue,omitempty"`
+	// Frames marked by the queue (ECN).
+	Marked uint64 `protobuf:"varint,7,opt,name=marked,proto3" json:"marked,omitempty"`
+	// Copies made because the shape asks for duplicates.
+	Duplicated uint64 `protobuf:"varint,8,opt,name=duplicated,proto3" json:"duplicated,omitempty"`
+	// Frames damaged because the shape asks for it.
+	Corrupted uint64 `protobuf:"varint,9,opt,name=corrupted,proto3" json:"corrupted,omitempty"`
+	// Frames that overtook others because the shape asks for it.
+	Reordered uint64 `protobuf:"varint,10,opt,name=reordered,proto3" json:"reordered,omitempty"`
+	// Frames that a queue discipline dropped before its queue was full.
+	Early         uint64 `protobuf:"varint,11,opt,name=early,proto3" json:"early,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LinkCounters) Reset() {
 	*x = LinkCounters{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[3]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -439,7 +635,7 @@ func (x *LinkCounters) String() string {
 func (*LinkCounters) ProtoMessage() {}
 
 func (x *LinkCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[3]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -452,7 +648,7 @@ func (x *LinkCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkCounters.ProtoReflect.Descriptor instead.
 func (*LinkCounters) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{3}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *LinkCounters) GetReceived() uint64 {
@@ -497,6 +693,41 @@ func (x *LinkCounters) GetPeakQueue() uint32 {
 	return 0
 }
 
+func (x *LinkCounters) GetMarked() uint64 {
+	if x != nil {
+		return x.Marked
+	}
+	return 0
+}
+
+func (x *LinkCounters) GetDuplicated() uint64 {
+	if x != nil {
+		return x.Duplicated
+	}
+	return 0
+}
+
+func (x *LinkCounters) GetCorrupted() uint64 {
+	if x != nil {
+		return x.Corrupted
+	}
+	return 0
+}
+
+func (x *LinkCounters) GetReordered() uint64 {
+	if x != nil {
+		return x.Reordered
+	}
+	return 0
+}
+
+func (x *LinkCounters) GetEarly() uint64 {
+	if x != nil {
+		return x.Early
+	}
+	return 0
+}
+
 // FlowResult is one flow, measured at both ends.
 type FlowResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -528,7 +759,7 @@ type FlowResult struct {
 
 func (x *FlowResult) Reset() {
 	*x = FlowResult{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[4]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -540,7 +771,7 @@ func (x *FlowResult) String() string {
 func (*FlowResult) ProtoMessage() {}
 
 func (x *FlowResult) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[4]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -553,7 +784,7 @@ func (x *FlowResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowResult.ProtoReflect.Descriptor instead.
 func (*FlowResult) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{4}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *FlowResult) GetName() string {
@@ -649,7 +880,7 @@ type LatencySummary struct {
 
 func (x *LatencySummary) Reset() {
 	*x = LatencySummary{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[5]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -661,7 +892,7 @@ func (x *LatencySummary) String() string {
 func (*LatencySummary) ProtoMessage() {}
 
 func (x *LatencySummary) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[5]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -674,7 +905,7 @@ func (x *LatencySummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencySummary.ProtoReflect.Descriptor instead.
 func (*LatencySummary) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{5}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *LatencySummary) GetCount() uint32 {
@@ -749,7 +980,7 @@ type FlowEnd struct {
 
 func (x *FlowEnd) Reset() {
 	*x = FlowEnd{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[6]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +992,7 @@ func (x *FlowEnd) String() string {
 func (*FlowEnd) ProtoMessage() {}
 
 func (x *FlowEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[6]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -774,7 +1005,7 @@ func (x *FlowEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowEnd.ProtoReflect.Descriptor instead.
 func (*FlowEnd) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{6}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *FlowEnd) GetNode() string {
@@ -841,7 +1072,7 @@ type CwndChange struct {
 
 func (x *CwndChange) Reset() {
 	*x = CwndChange{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[7]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -853,7 +1084,7 @@ func (x *CwndChange) String() string {
 func (*CwndChange) ProtoMessage() {}
 
 func (x *CwndChange) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[7]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -866,7 +1097,7 @@ func (x *CwndChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CwndChange.ProtoReflect.Descriptor instead.
 func (*CwndChange) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{7}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CwndChange) GetAt() *durationpb.Duration {
@@ -963,7 +1194,7 @@ type TcpInfo struct {
 
 func (x *TcpInfo) Reset() {
 	*x = TcpInfo{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[8]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -975,7 +1206,7 @@ func (x *TcpInfo) String() string {
 func (*TcpInfo) ProtoMessage() {}
 
 func (x *TcpInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[8]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -988,7 +1219,7 @@ func (x *TcpInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpInfo.ProtoReflect.Descriptor instead.
 func (*TcpInfo) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{8}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TcpInfo) GetState() uint32 {
@@ -1224,7 +1455,7 @@ type NodeCounters struct {
 
 func (x *NodeCounters) Reset() {
 	*x = NodeCounters{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[9]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1236,7 +1467,7 @@ func (x *NodeCounters) String() string {
 func (*NodeCounters) ProtoMessage() {}
 
 func (x *NodeCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[9]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1249,7 +1480,7 @@ func (x *NodeCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeCounters.ProtoReflect.Descriptor instead.
 func (*NodeCounters) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{9}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *NodeCounters) GetNode() string {
@@ -1281,7 +1512,7 @@ type Artifact struct {
 
 func (x *Artifact) Reset() {
 	*x = Artifact{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[10]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1293,7 +1524,7 @@ func (x *Artifact) String() string {
 func (*Artifact) ProtoMessage() {}
 
 func (x *Artifact) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[10]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1306,7 +1537,7 @@ func (x *Artifact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Artifact.ProtoReflect.Descriptor instead.
 func (*Artifact) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{10}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Artifact) GetName() string {
@@ -1343,7 +1574,7 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\tartifacts\x18\x05 \x03(\v2\x13.tcplab.v1.ArtifactR\tartifacts\x129\n" +
 	"\n" +
 	"start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x123\n" +
-	"\aelapsed\x18\a \x01(\v2\x19.google.protobuf.DurationR\aelapsed\"\xe0\x02\n" +
+	"\aelapsed\x18\a \x01(\v2\x19.google.protobuf.DurationR\aelapsed\"\xeb\x03\n" +
 	"\n" +
 	"LinkReport\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x126\n" +
@@ -1353,11 +1584,28 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\bmeasured\x18\x05 \x01(\v2\x1a.tcplab.v1.LinkMeasurementR\bmeasured\x120\n" +
 	"\averdict\x18\x06 \x01(\x0e2\x16.tcplab.v1.LinkVerdictR\averdict\x12\x16\n" +
 	"\x06detail\x18\a \x01(\tR\x06detail\x123\n" +
-	"\bcounters\x18\b \x01(\v2\x17.tcplab.v1.LinkCountersR\bcounters\"q\n" +
+	"\bcounters\x18\b \x01(\v2\x17.tcplab.v1.LinkCountersR\bcounters\x12\x12\n" +
+	"\x04path\x18\t \x01(\tR\x04path\x12*\n" +
+	"\aapplied\x18\n" +
+	" \x01(\v2\x10.tcplab.v1.ShapeR\aapplied\x12\x14\n" +
+	"\x05drift\x18\v \x03(\tR\x05drift\x123\n" +
+	"\blateness\x18\f \x01(\v2\x17.tcplab.v1.LinkLatenessR\blateness\"x\n" +
+	"\fLinkLateness\x123\n" +
+	"\asummary\x18\x01 \x01(\v2\x19.tcplab.v1.LatencySummaryR\asummary\x123\n" +
+	"\abuckets\x18\x02 \x03(\v2\x19.tcplab.v1.LatenessBucketR\abuckets\"W\n" +
+	"\x0eLatenessBucket\x12/\n" +
+	"\x05upper\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05upper\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count\"\x80\x02\n" +
 	"\x0fLinkMeasurement\x12/\n" +
 	"\x05delay\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05delay\x12\x19\n" +
 	"\brate_bps\x18\x02 \x01(\x01R\arateBps\x12\x12\n" +
-	"\x04loss\x18\x03 \x01(\x01R\x04loss\"\xaf\x01\n" +
+	"\x04loss\x18\x03 \x01(\x01R\x04loss\x121\n" +
+	"\x06jitter\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x06jitter\x12\x1c\n" +
+	"\treordered\x18\x05 \x01(\x01R\treordered\x12\x1e\n" +
+	"\n" +
+	"duplicated\x18\x06 \x01(\x01R\n" +
+	"duplicated\x12\x1c\n" +
+	"\tcorrupted\x18\a \x01(\x01R\tcorrupted\"\xb9\x02\n" +
 	"\fLinkCounters\x12\x1a\n" +
 	"\breceived\x18\x01 \x01(\x04R\breceived\x12\x1c\n" +
 	"\tdelivered\x18\x02 \x01(\x04R\tdelivered\x12\x12\n" +
@@ -1365,7 +1613,15 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\boverflow\x18\x04 \x01(\x04R\boverflow\x12\x16\n" +
 	"\x06failed\x18\x05 \x01(\x04R\x06failed\x12\x1d\n" +
 	"\n" +
-	"peak_queue\x18\x06 \x01(\rR\tpeakQueue\"\xe8\x02\n" +
+	"peak_queue\x18\x06 \x01(\rR\tpeakQueue\x12\x16\n" +
+	"\x06marked\x18\a \x01(\x04R\x06marked\x12\x1e\n" +
+	"\n" +
+	"duplicated\x18\b \x01(\x04R\n" +
+	"duplicated\x12\x1c\n" +
+	"\tcorrupted\x18\t \x01(\x04R\tcorrupted\x12\x1c\n" +
+	"\treordered\x18\n" +
+	" \x01(\x04R\treordered\x12\x14\n" +
+	"\x05early\x18\v \x01(\x04R\x05early\"\xe8\x02\n" +
 	"\n" +
 	"FlowResult\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
@@ -1481,70 +1737,78 @@ func file_tcplab_v1_trial_proto_rawDescGZIP() []byte {
 }
 
 var file_tcplab_v1_trial_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_tcplab_v1_trial_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_tcplab_v1_trial_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_tcplab_v1_trial_proto_goTypes = []any{
 	(LinkVerdict)(0),              // 0: tcplab.v1.LinkVerdict
 	(LinkDirection)(0),            // 1: tcplab.v1.LinkDirection
 	(*TrialResult)(nil),           // 2: tcplab.v1.TrialResult
 	(*LinkReport)(nil),            // 3: tcplab.v1.LinkReport
-	(*LinkMeasurement)(nil),       // 4: tcplab.v1.LinkMeasurement
-	(*LinkCounters)(nil),          // 5: tcplab.v1.LinkCounters
-	(*FlowResult)(nil),            // 6: tcplab.v1.FlowResult
-	(*LatencySummary)(nil),        // 7: tcplab.v1.LatencySummary
-	(*FlowEnd)(nil),               // 8: tcplab.v1.FlowEnd
-	(*CwndChange)(nil),            // 9: tcplab.v1.CwndChange
-	(*TcpInfo)(nil),               // 10: tcplab.v1.TcpInfo
-	(*NodeCounters)(nil),          // 11: tcplab.v1.NodeCounters
-	(*Artifact)(nil),              // 12: tcplab.v1.Artifact
-	nil,                           // 13: tcplab.v1.NodeCounters.ValuesEntry
-	(*Kernel)(nil),                // 14: tcplab.v1.Kernel
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
-	(Engine)(0),                   // 17: tcplab.v1.Engine
-	(*Shape)(nil),                 // 18: tcplab.v1.Shape
+	(*LinkLateness)(nil),          // 4: tcplab.v1.LinkLateness
+	(*LatenessBucket)(nil),        // 5: tcplab.v1.LatenessBucket
+	(*LinkMeasurement)(nil),       // 6: tcplab.v1.LinkMeasurement
+	(*LinkCounters)(nil),          // 7: tcplab.v1.LinkCounters
+	(*FlowResult)(nil),            // 8: tcplab.v1.FlowResult
+	(*LatencySummary)(nil),        // 9: tcplab.v1.LatencySummary
+	(*FlowEnd)(nil),               // 10: tcplab.v1.FlowEnd
+	(*CwndChange)(nil),            // 11: tcplab.v1.CwndChange
+	(*TcpInfo)(nil),               // 12: tcplab.v1.TcpInfo
+	(*NodeCounters)(nil),          // 13: tcplab.v1.NodeCounters
+	(*Artifact)(nil),              // 14: tcplab.v1.Artifact
+	nil,                           // 15: tcplab.v1.NodeCounters.ValuesEntry
+	(*Kernel)(nil),                // 16: tcplab.v1.Kernel
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
+	(Engine)(0),                   // 19: tcplab.v1.Engine
+	(*Shape)(nil),                 // 20: tcplab.v1.Shape
 }
 var file_tcplab_v1_trial_proto_depIdxs = []int32{
 	3,  // 0: tcplab.v1.TrialResult.links:type_name -> tcplab.v1.LinkReport
-	6,  // 1: tcplab.v1.TrialResult.flows:type_name -> tcplab.v1.FlowResult
-	11, // 2: tcplab.v1.TrialResult.counters:type_name -> tcplab.v1.NodeCounters
-	14, // 3: tcplab.v1.TrialResult.kernel:type_name -> tcplab.v1.Kernel
-	12, // 4: tcplab.v1.TrialResult.artifacts:type_name -> tcplab.v1.Artifact
-	15, // 5: tcplab.v1.TrialResult.start_time:type_name -> google.protobuf.Timestamp
-	16, // 6: tcplab.v1.TrialResult.elapsed:type_name -> google.protobuf.Duration
+	8,  // 1: tcplab.v1.TrialResult.flows:type_name -> tcplab.v1.FlowResult
+	13, // 2: tcplab.v1.TrialResult.counters:type_name -> tcplab.v1.NodeCounters
+	16, // 3: tcplab.v1.TrialResult.kernel:type_name -> tcplab.v1.Kernel
+	14, // 4: tcplab.v1.TrialResult.artifacts:type_name -> tcplab.v1.Artifact
+	17, // 5: tcplab.v1.TrialResult.start_time:type_name -> google.protobuf.Timestamp
+	18, // 6: tcplab.v1.TrialResult.elapsed:type_name -> google.protobuf.Duration
 	1,  // 7: tcplab.v1.LinkReport.direction:type_name -> tcplab.v1.LinkDirection
-	17, // 8: tcplab.v1.LinkReport.engine:type_name -> tcplab.v1.Engine
-	18, // 9: tcplab.v1.LinkReport.spec:type_name -> tcplab.v1.Shape
-	4,  // 10: tcplab.v1.LinkReport.measured:type_name -> tcplab.v1.LinkMeasurement
+	19, // 8: tcplab.v1.LinkReport.engine:type_name -> tcplab.v1.Engine
+	20, // 9: tcplab.v1.LinkReport.spec:type_name -> tcplab.v1.Shape
+	6,  // 10: tcplab.v1.LinkReport.measured:type_name -> tcplab.v1.LinkMeasurement
 	0,  // 11: tcplab.v1.LinkReport.verdict:type_name -> tcplab.v1.LinkVerdict
-	5,  // 12: tcplab.v1.LinkReport.counters:type_name -> tcplab.v1.LinkCounters
-	16, // 13: tcplab.v1.LinkMeasurement.delay:type_name -> google.protobuf.Duration
-	8,  // 14: tcplab.v1.FlowResult.client:type_name -> tcplab.v1.FlowEnd
-	8,  // 15: tcplab.v1.FlowResult.server:type_name -> tcplab.v1.FlowEnd
-	7,  // 16: tcplab.v1.FlowResult.connect:type_name -> tcplab.v1.LatencySummary
-	7,  // 17: tcplab.v1.FlowResult.latency:type_name -> tcplab.v1.LatencySummary
-	16, // 18: tcplab.v1.LatencySummary.min:type_name -> google.protobuf.Duration
-	16, // 19: tcplab.v1.LatencySummary.mean:type_name -> google.protobuf.Duration
-	16, // 20: tcplab.v1.LatencySummary.p50:type_name -> google.protobuf.Duration
-	16, // 21: tcplab.v1.LatencySummary.p90:type_name -> google.protobuf.Duration
-	16, // 22: tcplab.v1.LatencySummary.p99:type_name -> google.protobuf.Duration
-	16, // 23: tcplab.v1.LatencySummary.max:type_name -> google.protobuf.Duration
-	10, // 24: tcplab.v1.FlowEnd.tcp_info:type_name -> tcplab.v1.TcpInfo
-	9,  // 25: tcplab.v1.FlowEnd.cwnd_series:type_name -> tcplab.v1.CwndChange
-	16, // 26: tcplab.v1.CwndChange.at:type_name -> google.protobuf.Duration
-	16, // 27: tcplab.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
-	16, // 28: tcplab.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
-	16, // 29: tcplab.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
-	16, // 30: tcplab.v1.TcpInfo.rttvar:type_name -> google.protobuf.Duration
-	16, // 31: tcplab.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
-	16, // 32: tcplab.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
-	16, // 33: tcplab.v1.TcpInfo.rwnd_limited:type_name -> google.protobuf.Duration
-	16, // 34: tcplab.v1.TcpInfo.sndbuf_limited:type_name -> google.protobuf.Duration
-	13, // 35: tcplab.v1.NodeCounters.values:type_name -> tcplab.v1.NodeCounters.ValuesEntry
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	7,  // 12: tcplab.v1.LinkReport.counters:type_name -> tcplab.v1.LinkCounters
+	20, // 13: tcplab.v1.LinkReport.applied:type_name -> tcplab.v1.Shape
+	4,  // 14: tcplab.v1.LinkReport.lateness:type_name -> tcplab.v1.LinkLateness
+	9,  // 15: tcplab.v1.LinkLateness.summary:type_name -> tcplab.v1.LatencySummary
+	5,  // 16: tcplab.v1.LinkLateness.buckets:type_name -> tcplab.v1.LatenessBucket
+	18, // 17: tcplab.v1.LatenessBucket.upper:type_name -> google.protobuf.Duration
+	18, // 18: tcplab.v1.LinkMeasurement.delay:type_name -> google.protobuf.Duration
+	18, // 19: tcplab.v1.LinkMeasurement.jitter:type_name -> google.protobuf.Duration
+	10, // 20: tcplab.v1.FlowResult.client:type_name -> tcplab.v1.FlowEnd
+	10, // 21: tcplab.v1.FlowResult.server:type_name -> tcplab.v1.FlowEnd
+	9,  // 22: tcplab.v1.FlowResult.connect:type_name -> tcplab.v1.LatencySummary
+	9,  // 23: tcplab.v1.FlowResult.latency:type_name -> tcplab.v1.LatencySummary
+	18, // 24: tcplab.v1.LatencySummary.min:type_name -> google.protobuf.Duration
+	18, // 25: tcplab.v1.LatencySummary.mean:type_name -> google.protobuf.Duration
+	18, // 26: tcplab.v1.LatencySummary.p50:type_name -> google.protobuf.Duration
+	18, // 27: tcplab.v1.LatencySummary.p90:type_name -> google.protobuf.Duration
+	18, // 28: tcplab.v1.LatencySummary.p99:type_name -> google.protobuf.Duration
+	18, // 29: tcplab.v1.LatencySummary.max:type_name -> google.protobuf.Duration
+	12, // 30: tcplab.v1.FlowEnd.tcp_info:type_name -> tcplab.v1.TcpInfo
+	11, // 31: tcplab.v1.FlowEnd.cwnd_series:type_name -> tcplab.v1.CwndChange
+	18, // 32: tcplab.v1.CwndChange.at:type_name -> google.protobuf.Duration
+	18, // 33: tcplab.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
+	18, // 34: tcplab.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
+	18, // 35: tcplab.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
+	18, // 36: tcplab.v1.TcpInfo.rttvar:type_name -> google.protobuf.Duration
+	18, // 37: tcplab.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
+	18, // 38: tcplab.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
+	18, // 39: tcplab.v1.TcpInfo.rwnd_limited:type_name -> google.protobuf.Duration
+	18, // 40: tcplab.v1.TcpInfo.sndbuf_limited:type_name -> google.protobuf.Duration
+	15, // 41: tcplab.v1.NodeCounters.values:type_name -> tcplab.v1.NodeCounters.ValuesEntry
+	42, // [42:42] is the sub-list for method output_type
+	42, // [42:42] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_trial_proto_init() }
@@ -1560,7 +1824,7 @@ func file_tcplab_v1_trial_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tcplab_v1_trial_proto_rawDesc), len(file_tcplab_v1_trial_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   12,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
