@@ -41,6 +41,8 @@ type deployment struct {
 	removal sync.Once
 	gone    chan struct{} // closed when nothing of it is left
 
+	played []played // since the links were last re-armed; whose the deployment is while it is busy
+
 	mu      sync.Mutex             // guards what is below
 	busy    string                 // what has it now; empty: nothing
 	idle    chan struct{}          // closed when that has ended; nil while idle
@@ -275,16 +277,6 @@ func judge(r *tcplabv1.LinkReport, d verify.Direction) {
 		}
 		r.Detail += finding.Detail
 	}
-}
-
-// rearm has all links start anew: random generators and counters.
-func (d *deployment) rearm() error {
-	for i, l := range d.standing.Links {
-		if err := l.Rearm(); err != nil {
-			return fmt.Errorf("re-arm link %s: %w", d.plan.Links[i].Name, err)
-		}
-	}
-	return nil
 }
 
 // verified is a copy of the links' last reports.

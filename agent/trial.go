@@ -212,6 +212,12 @@ func (a *agent) measure(ctx context.Context, t *trial, kept *spool.Trial) (_ *tc
 	// What building and verifying left is collected now, not in the middle of
 	// the measurement.
 	runtime.GC()
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	playing, err := d.play(ctx, fail)
+	if err != nil {
+		return result, err
+	}
 	start := time.Now()
 	result.StartTime = timestamppb.New(start)
 	for _, e := range d.lab.GetExperiments() {
@@ -225,6 +231,10 @@ func (a *agent) measure(ctx context.Context, t *trial, kept *spool.Trial) (_ *tc
 		}
 	}
 	result.Elapsed = durationpb.New(time.Since(start))
+	if playErr := playing.Stop(); playErr != nil {
+		// What the flows said of their end is a consequence.
+		err = playErr
+	}
 	after, counterErr := d.counters()
 	if counterErr == nil {
 		for i, n := range d.plan.Nodes {
