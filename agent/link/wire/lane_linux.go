@@ -55,7 +55,7 @@ type lane struct {
 	ready     list // frames that are due, and when in their leaves
 	delivered uint64
 	failed    uint64
-	late      Lateness
+	late      link.Lateness
 }
 
 // newLane makes a lane for frames with so much room, header included.
@@ -130,7 +130,7 @@ func (l *lane) deliver(now func() int64) bool {
 			l.failed++
 		} else {
 			l.delivered++
-			l.late.add(time.Duration(at - f.leaves))
+			l.late.Add(time.Duration(at - f.leaves))
 		}
 		l.done.push(l.ready.pop())
 	}
@@ -187,7 +187,7 @@ func (l *lane) restart(now int64) {
 	l.done.take(&l.ready)
 	l.dir.restart()
 	l.delivered, l.failed = 0, 0
-	l.late = Lateness{}
+	l.late = link.Lateness{}
 }
 
 // drainMost bounds how many frames a port can have waiting.

@@ -89,10 +89,10 @@ func (l *Link) Counters() ([2]link.Counters, error) {
 }
 
 // Lateness is how late each direction handed its frames over.
-func (l *Link) Lateness() ([2]Lateness, error) {
+func (l *Link) Lateness() ([2]link.Lateness, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var late [2]Lateness
+	var late [2]link.Lateness
 	err := l.each(func(i int, lane *lane, _ int64) { late[i] = lane.late })
 	return late, err
 }
