@@ -10,8 +10,8 @@ type Chance struct {
 	Probability float64 // share of packets that are struck, in [0,1]
 	// Correlation is how much each draw depends on the one before, in [0,1): draw =
 	// (1-c)·random + c·draw before (get_crandom in net/sched/sch_netem.c). Such draws crowd
-	// around their mean; engines move the threshold with them, so that the share of packets
-	// that are struck is still Probability.
+	// around their mean; engines move the threshold with them ([Chance.Threshold]), so that
+	// the share of packets that are struck is still Probability.
 	Correlation float64
 }
 
@@ -39,7 +39,7 @@ func isProbability(p float64) bool { return p >= 0 && p <= 1 }
 // value lets none.
 type Reorder struct {
 	Chance
-	Gap int // only every Gap-th packet may be struck; 0 and 1: any
+	Gap int // at least so many packets from one that is struck to the next; 0 and 1: any
 }
 
 // IsZero reports whether no packet is let past others.

@@ -98,7 +98,7 @@ func (d Direction) Validate() error {
 			errs = append(errs, fmt.Errorf("path %s: %w", p.Name, err))
 		}
 	}
-	last := time.Duration(0)
+	last, ended := time.Duration(0), time.Duration(0)
 	for i, s := range d.Schedule.Steps {
 		if err := s.Shape.Validate(); err != nil {
 			errs = append(errs, fmt.Errorf("schedule at %v: %w", s.At, err))
@@ -109,14 +109,17 @@ func (d Direction) Validate() error {
 		case s.At < last || s.Ramp < 0:
 			errs = append(errs, fmt.Errorf("schedule at %v: steps are in order of time, and a ramp is not negative", s.At))
 		}
-		last = s.At
+		last, ended = s.At, max(ended, s.At+s.Ramp)
 		next := slices.IndexFunc(d.Schedule.Steps[i+1:], func(o Step) bool { return o.Path == s.Path })
 		if next >= 0 && s.At+s.Ramp > d.Schedule.Steps[i+1+next].At {
 			errs = append(errs, fmt.Errorf("schedule at %v: the ramp of %v does not end before the next step", s.At, s.Ramp))
 		}
 	}
-	if p := d.Schedule.Period; p < 0 || p > 0 && p < last {
+	switch p := d.Schedule.Period; {
+	case p < 0 || p > 0 && p < last:
 		errs = append(errs, fmt.Errorf("the schedule's period of %v is over before its last step at %v", p, last))
+	case p > 0 && p < ended:
+		errs = append(errs, fmt.Errorf("the schedule's period of %v is over before its last ramp has ended at %v", p, ended))
 	}
 	return errors.Join(errs...)
 }

@@ -87,7 +87,10 @@ func (s Shape) problems() []error {
 	if !s.Reorder.IsZero() && s.Delay == 0 {
 		errs = append(errs, errors.New("reorder without a delay changes nothing: a packet overtakes by not being delayed; give the link a delay"))
 	}
-	if s.Reorder.IsZero() && s.Reorder.Gap != 0 {
+	switch {
+	case s.Reorder.Gap < 0:
+		errs = append(errs, fmt.Errorf("a reorder gap of %d is negative", s.Reorder.Gap))
+	case s.Reorder.IsZero() && s.Reorder.Gap != 0:
 		errs = append(errs, errors.New("a reorder gap without a probability does nothing: give both"))
 	}
 	return errs
