@@ -127,6 +127,7 @@ func (e *Engine) Create(ctx context.Context, spec link.Spec) (link.Link, error) 
 	if err := e.Check(spec); err != nil {
 		return nil, err
 	}
+	makeWay()
 	l := &Link{spec: spec}
 	if err := e.create(ctx, l); err != nil {
 		return nil, fmt.Errorf("make link %s: %w", spec.Name, errors.Join(err, l.release()))
