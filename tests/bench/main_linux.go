@@ -36,7 +36,7 @@ import (
 )
 
 // limit bounds a whole run.
-const limit = 4 * time.Minute
+const limit = 6 * time.Minute
 
 func main() {
 	uml.Init()
@@ -65,6 +65,9 @@ func measurements(tcplab string) []Measurement {
 		inGuest(guests[0]),
 		idle(),
 		throughput(),
+		packetRate(),
+		superPackets(),
+		lateness(),
 		queue("wire", newWire),
 		inGuest(guests[1]),
 		fidelity("wire", newWire, 1e9, 0.2),
