@@ -46,11 +46,7 @@ func New(name string) (*Handle, error) {
 			return fmt.Errorf("open the new network namespace: %w", err)
 		}
 		h = &Handle{name: name, file: file}
-		lo, err := netlink.LinkByName("lo")
-		if err == nil {
-			err = netlink.LinkSetUp(lo)
-		}
-		if err != nil {
+		if err := loopback(); err != nil {
 			file.Close()
 			return fmt.Errorf("bring up the loopback interface: %w", err)
 		}
@@ -60,6 +56,21 @@ func New(name string) (*Handle, error) {
 		return nil, fmt.Errorf("node %s: %w", name, err)
 	}
 	return h, nil
+}
+
+// loopback brings up the loopback interface of this thread's namespace.
+func loopback() error {
+	sock, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(sock)
+	request, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	request.SetUint16(unix.IFF_UP | unix.IFF_LOOPBACK)
+	return unix.IoctlIfreq(sock, unix.SIOCSIFFLAGS, request)
 }
 
 // Current opens the namespace of the calling process's main thread.
