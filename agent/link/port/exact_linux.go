@@ -113,21 +113,3 @@ func ethtool(sock int, name string, request []byte) error {
 	}
 	return nil
 }
-
-// change sets flags of an interface of this thread's namespace, IFF_UP for one.
-func change(name string, flags uint16) error {
-	sock, err := control()
-	if err != nil {
-		return err
-	}
-	defer unix.Close(sock)
-	ifr, err := unix.NewIfreq(name)
-	if err != nil {
-		return err
-	}
-	if err := unix.IoctlIfreq(sock, unix.SIOCGIFFLAGS, ifr); err != nil {
-		return err
-	}
-	ifr.SetUint16(ifr.Uint16() | flags)
-	return unix.IoctlIfreq(sock, unix.SIOCSIFFLAGS, ifr)
-}

@@ -20,6 +20,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/tcplab/tcplab/agent/rtnl"
 	"github.com/tcplab/tcplab/internal/netns"
 )
 
@@ -66,46 +67,70 @@ func Veth(a, b End) error {
 	if err != nil {
 		return err
 	}
-	// b finds its peer up and can send at once; a, which came up first, must be waited for.
-	if err := errors.Join(Quiet(a), Quiet(b), Up(a), Up(b), ready(a)); err != nil {
+	err = func() error {
+		for _, end := range []End{a, b} {
+			if err := raise(end); err != nil {
+				return err
+			}
+		}
+		// b finds its peer up and can send at once; a, which came up first, must be waited for.
+		return ready(a)
+	}()
+	if err != nil {
 		return errors.Join(err, Remove(a))
 	}
 	return nil
 }
 
+// raise makes an interface that exists quiet, and brings it up.
+func raise(end End) error {
+	c, err := rtnl.Dial(end.NS)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	index, err := Quiet(end, c)
+	if err == nil {
+		err = Up(end, c, index)
+	}
+	return err
+}
+
 // Quiet makes an interface that exists, and is still down, quiet and exact as
 // the package says: IPv6 without duplicate address detection, router
 // solicitation and generated addresses; segmentation and receive offloads off
-// unless End.Plain; frames received on one processor unless End.Direct.
-func Quiet(end End) error {
-	err := end.NS.Do(func() error {
-		if err := silence(end.Name); err != nil {
-			return err
-		}
-		if !end.Plain {
-			if err := exact(end.Name); err != nil {
+// unless End.Plain; frames received on one processor unless End.Direct. It asks through a
+// connection to End.NS, and returns the interface's index.
+func Quiet(end End, c *rtnl.Conn) (index int, err error) {
+	found, err := c.ByName(end.Name)
+	if err == nil {
+		err = end.NS.Do(func() error {
+			if err := silence(end.Name, found.IPv6); err != nil {
 				return err
 			}
-		}
-		if end.Direct {
-			return nil
-		}
-		return steer(end.Name)
-	})
-	if err != nil {
-		return fmt.Errorf("quieten %s in %s: %w", end.Name, end.NS.Name(), err)
+			if !end.Plain {
+				if err := exact(end.Name); err != nil {
+					return err
+				}
+			}
+			if end.Direct {
+				return nil
+			}
+			return steer(end.Name)
+		})
 	}
-	return nil
+	if err != nil {
+		return 0, fmt.Errorf("quieten %s in %s: %w", end.Name, end.NS.Name(), err)
+	}
+	return found.Index, nil
 }
 
-// Up brings the interface up.
-func Up(end End) error {
-	return end.NS.Do(func() error {
-		if err := change(end.Name, unix.IFF_UP); err != nil {
-			return fmt.Errorf("bring up %s in %s: %w", end.Name, end.NS.Name(), err)
-		}
-		return nil
-	})
+// Up brings the interface of that index up.
+func Up(end End, c *rtnl.Conn, index int) error {
+	if err := c.Do(rtnl.Up(index)); err != nil {
+		return fmt.Errorf("bring up %s in %s: %w", end.Name, end.NS.Name(), err)
+	}
+	return nil
 }
 
 // Remove deletes the interface, and its peer with it where it is a veth. One

@@ -3,7 +3,11 @@ package port
 import (
 	"encoding/binary"
 	"errors"
+	"io/fs"
 	"net"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -281,5 +285,45 @@ func BenchmarkVeth(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.StartTimer()
+	}
+}
+
+// Every setting is in force on an interface, whether its namespace was prepared
+// or not: the numbers by which the kernel tells of settings are the right ones.
+func TestSettingsAreInForce(t *testing.T) {
+	need.NetNS(t)
+	for _, prepared := range []bool{false, true} {
+		a := End{NS: namespace(t, "a"), Name: "left", MTU: 1500}
+		b := End{NS: namespace(t, "b"), Name: "right", MTU: 1500}
+		if prepared {
+			if err := errors.Join(Prepare(a.NS), Prepare(b.NS)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := Veth(a, b); err != nil {
+			t.Fatal(err)
+		}
+		err := a.NS.Do(func() error {
+			for _, s := range quietIPv6() {
+				text, err := os.ReadFile(filepath.Join(confIPv6, a.Name, s.name))
+				if errors.Is(err, fs.ErrNotExist) {
+					continue
+				}
+				if err != nil {
+					return err
+				}
+				got, err := strconv.Atoi(strings.TrimSpace(string(text)))
+				if err != nil {
+					return err
+				}
+				if least, _ := strconv.Atoi(s.value); got < least || got > int(s.most) {
+					t.Errorf("prepared %v: %s is %d, want %s to %d", prepared, s.name, got, s.value, s.most)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -145,7 +145,7 @@ func (e *Engine) create(ctx context.Context, l *Link) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			held, err := e.hold(p, vnet)
+			held, err := e.hold(p, l.spec.Directions[i], vnet)
 			if err != nil {
 				return err
 			}
@@ -170,6 +170,9 @@ func (e *Engine) create(ctx context.Context, l *Link) error {
 		if err != nil {
 			return err
 		}
+		if e.kind == TAP {
+			loop.idle = never
+		}
 		l.loops[i] = loop
 	}
 	for _, loop := range l.loops {
@@ -178,10 +181,10 @@ func (e *Engine) create(ctx context.Context, l *Link) error {
 	return l.Rearm()
 }
 
-// hold makes one port.
-func (e *Engine) hold(p link.Port, vnet bool) (heldPort, error) {
+// hold makes one port, whose node sends into that direction.
+func (e *Engine) hold(p link.Port, sends link.Direction, vnet bool) (heldPort, error) {
 	if e.kind == TAP {
-		t, err := newTAP(p, vnet)
+		t, err := newTAP(p, sends, vnet)
 		if err != nil {
 			return nil, err
 		}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/tcplab/tcplab/agent/link"
 )
 
@@ -14,6 +16,8 @@ type heldPort interface {
 	// drops is how many frames the kernel dropped between the node and the
 	// loop, since the port was made.
 	drops() (uint64, error)
+	// prepare has the port hold what may be under way in that direction.
+	prepare(link.Direction) error
 	// close removes the interface.
 	close() error
 }
@@ -45,6 +49,12 @@ func (l *Link) Change(direction int, to link.Direction) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.closed {
+		return fmt.Errorf("link %s: %w", l.spec.Name, errEnded)
+	}
+	if err := l.ports[direction].prepare(to); err != nil {
+		return fmt.Errorf("link %s, direction %d: %w", l.spec.Name, direction, err)
+	}
 	return l.do(direction, func(lane *lane, now int64) {
 		lane.settle(now)
 		lane.dir.change(now, to.Shape)
@@ -156,12 +166,19 @@ func (l *Link) release() error {
 			errs = append(errs, loop.release())
 		}
 	}
-	for i := range l.ports {
-		if l.ports[i] != nil {
-			errs = append(errs, l.ports[i].close())
+	// Both at a time: most of what it takes is waiting for the kernel.
+	var group errgroup.Group
+	closed := make([]error, len(l.ports))
+	for i, port := range l.ports {
+		if port != nil {
+			group.Go(func() error {
+				closed[i] = port.close()
+				return nil
+			})
 		}
 	}
-	return errors.Join(errs...)
+	_ = group.Wait() // the errors are in closed
+	return errors.Join(append(errs, closed...)...)
 }
 
 // do runs fn on the loop that delivers one lane, between two turns. The caller holds mu.

@@ -24,7 +24,8 @@ type loop struct {
 	calls chan func() // run between two turns
 	stop  bool        // set by a call
 
-	running bool // has been started
+	running bool  // has been started
+	idle    int64 // idle or never
 
 	realTime bool
 	started  time.Time
@@ -49,6 +50,7 @@ func newLoop(from, to *lane, started time.Time) (*loop, error) {
 		wake:    wake,
 		calls:   make(chan func(), 1),
 		started: started,
+		idle:    idle,
 		ended:   make(chan struct{}),
 		polled: [2]unix.PollFd{
 			{Fd: int32(wake), Events: unix.POLLIN},
@@ -124,8 +126,10 @@ func (l *loop) run() error {
 // timer and a sleeping processor take to wake a thread on common machines.
 const early = 60_000
 
-// idle is after how long without any work the loop looks whether its port is still there, in ns.
-const idle = 1_000_000_000
+// idle is after how long without any work the loop looks whether its port is
+// still there, in ns: a packet socket is not woken when its interface goes. A TAP is, and its loop
+// sleeps on: a look takes 60 µs, and a lab may have hundreds of loops with nothing to do.
+const idle, never = 1_000_000_000, 3_600_000_000_000
 
 // imminent reports whether the next frame is so nearly due that a sleep would
 // end too late.
@@ -136,7 +140,7 @@ func (l *loop) imminent(now int64) bool {
 
 // sleep waits until a frame arrives, one is imminent, or somebody calls.
 func (l *loop) sleep(now int64) error {
-	limit := int64(idle)
+	limit := l.idle
 	if due, some := l.to.due(now); some {
 		// What arrives meanwhile leaves after what is under way.
 		limit = min(limit, max(0, due-now-early))
@@ -148,7 +152,7 @@ func (l *loop) sleep(now int64) error {
 	if err != nil && err != unix.EINTR {
 		return fmt.Errorf("wait for frames: %w", err)
 	}
-	if n == 0 && limit == idle || n > 0 && l.polled[1].Revents&^unix.POLLIN != 0 {
+	if n == 0 && limit == l.idle || n > 0 && l.polled[1].Revents&^unix.POLLIN != 0 {
 		if err := l.from.in.fault(); err != nil {
 			return fmt.Errorf("read frames: %w", err)
 		}

@@ -6,22 +6,53 @@ import (
 	"io/fs"
 	"unsafe"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/tcplab/tcplab/agent/link"
 	endport "github.com/tcplab/tcplab/agent/link/port"
+	"github.com/tcplab/tcplab/agent/rtnl"
 )
 
 // tunDevice is where TAPs come from (kernel: Documentation/networking/tuntap.rst).
 const tunDevice = "/dev/net/tun"
 
-// tapQueue is how many frames may wait for the loop: more than one connection
-// can have in flight with the buffers that nodes have (64 MiB, some 46,000
-// segments), so that what a busy host delays is late and not lost. The kernel's
-// default of 500 is 2 ms of small packets; what finds it full is dropped and
-// counted. A place in it takes 8 bytes.
+// tapQueue is how many frames may wait for the loop where the rate does not
+// bound them: more than one connection can have in flight with the buffers that
+// nodes have (64 MiB, some 46,000 segments), so that what a busy host delays is
+// late and not lost. The kernel's default of 500 is 2 ms of small packets; what
+// finds it full is dropped and counted. A place in it takes 8 bytes.
 const tapQueue = 100_000
+
+// leastQueue is how many may wait in any case.
+const leastQueue = 10_000
+
+// queueFor is how many frames may wait for a loop that shapes them so: twice
+// what can be in flight and in the queues, by which slow start may overshoot, and bursts
+// beside it. To set aside tapQueue for each of a hundred slow links would take
+// the kernel 160 MB, and longer than all the rest of them.
+func queueFor(d link.Direction, mtu int) int {
+	frame := float64((mtu + link.FrameOverhead) * 8)
+	held := float64(leastQueue)
+	shapes := []link.Shape{d.Shape}
+	for _, p := range d.Paths {
+		shapes = append(shapes, p.Shape)
+	}
+	for _, s := range shapes {
+		if s.Rate == 0 {
+			return tapQueue // nothing bounds it, or a trace does that may say anything
+		}
+		held += 2 * 2 * float64(s.Rate) * s.Delay.Seconds() / frame
+		switch {
+		case s.Queue.Packets > 0:
+			held += 2 * float64(s.Queue.Packets)
+		case s.Queue.Bytes > 0:
+			held += 2 * float64(s.Queue.Bytes) * 8 / frame
+		default:
+			held += 2 * float64(s.Rate) * s.Queue.Time.Seconds() / frame
+		}
+	}
+	return int(min(held, tapQueue))
+}
 
 // Offloads that a TAP's holder says it can take (include/uapi/linux/if_tun.h).
 const (
@@ -42,7 +73,9 @@ type tap struct {
 	file  int
 	name  string
 	index int
-	nl    *netlink.Handle // in the node, for the statistics
+	nl    *rtnl.Conn // in the node, for the statistics
+	mtu   int
+	queue int // frames that may wait
 }
 
 // canTAP says why this process cannot make TAPs, or nil.
@@ -60,24 +93,25 @@ func canTAP() error {
 	return fmt.Errorf("open %s: %w", tunDevice, err)
 }
 
-// newTAP makes the interface, quiet and up, in its node. With vnet each frame has a header.
-func newTAP(p link.Port, vnet bool) (*tap, error) {
+// newTAP makes the interface, quiet and up, in its node, which sends into
+// that direction. With vnet each frame has a header.
+func newTAP(p link.Port, sends link.Direction, vnet bool) (*tap, error) {
 	end := endport.End{NS: p.Node, Name: p.Name, MAC: p.MAC, MTU: p.MTU, Plain: p.Plain, Direct: true}
-	t := &tap{file: -1, name: p.Name}
-	err := p.Node.Do(func() error {
-		if err := t.open(p, vnet); err != nil {
-			return fmt.Errorf("make TAP %s in %s: %w", p.Name, p.Node.Name(), err)
-		}
-		return t.configure(p)
-	})
-	if err == nil {
-		err = endport.Quiet(end)
+	t := &tap{file: -1, name: p.Name, mtu: p.MTU, queue: queueFor(sends, p.MTU)}
+	err := p.Node.Do(func() error { return t.open(p, vnet) })
+	if err != nil {
+		err = fmt.Errorf("make TAP %s in %s: %w", p.Name, p.Node.Name(), err)
+	} else {
+		t.nl, err = rtnl.Dial(p.Node)
 	}
 	if err == nil {
-		err = endport.Up(end)
+		t.index, err = endport.Quiet(end, t.nl)
 	}
 	if err == nil {
-		t.nl, err = p.Node.Netlink(unix.NETLINK_ROUTE)
+		err = t.configure(p)
+	}
+	if err == nil {
+		err = endport.Up(end, t.nl, t.index)
 	}
 	if err != nil {
 		return nil, errors.Join(err, t.close())
@@ -115,22 +149,21 @@ func (t *tap) open(p link.Port, vnet bool) error {
 	return nil
 }
 
-// configure gives the interface what the port says.
+// configure gives the interface what the port says. A TAP takes every frame at
+// once, so a qdisc before it would hold none: without one each frame takes a lock
+// less, and the interface 2.4 MB of memory that pfifo_fast sets aside for a
+// queue of this length. A kernel before 4.3 keeps it.
 func (t *tap) configure(p link.Port) error {
-	iface, err := netlink.LinkByName(p.Name)
-	if err == nil && p.MAC != nil {
-		err = netlink.LinkSetHardwareAddr(iface, p.MAC)
+	err := t.nl.Do(rtnl.NoQueue(t.index))
+	if errors.Is(err, unix.ENOENT) {
+		err = nil
 	}
 	if err == nil {
-		err = netlink.LinkSetMTU(iface, p.MTU)
-	}
-	if err == nil {
-		err = netlink.LinkSetTxQLen(iface, tapQueue)
+		err = t.nl.Do(rtnl.SetLink(t.index, p.MAC, p.MTU, t.queue))
 	}
 	if err != nil {
 		return fmt.Errorf("configure %s in %s (address %v, MTU %d): %w", p.Name, p.Node.Name(), p.MAC, p.MTU, err)
 	}
-	t.index = iface.Attrs().Index
 	return nil
 }
 
@@ -158,23 +191,33 @@ func (t *tap) write(data []byte) error {
 
 // drops is how many frames found the TAP's queue full.
 func (t *tap) drops() (uint64, error) {
-	iface, err := t.nl.LinkByIndex(t.index)
+	iface, err := t.nl.ByIndex(t.index)
 	if err != nil {
 		return 0, fmt.Errorf("read the statistics of %s: %w", t.name, err)
 	}
-	statistics := iface.Attrs().Statistics
-	if statistics == nil {
-		return 0, fmt.Errorf("read the statistics of %s: the kernel gave none", t.name)
+	return iface.TxDropped, nil
+}
+
+// prepare makes the queue longer where the direction wants it. What waits stays.
+func (t *tap) prepare(to link.Direction) error {
+	queue := queueFor(to, t.mtu)
+	if queue <= t.queue {
+		return nil
 	}
-	return statistics.TxDropped, nil
+	if err := t.nl.Do(rtnl.SetLink(t.index, nil, 0, queue)); err != nil {
+		return fmt.Errorf("make room for %d frames in %s: %w", queue, t.name, err)
+	}
+	t.queue = queue
+	return nil
 }
 
 func (t *tap) close() error {
+	var errs []error
 	if t.nl != nil {
-		t.nl.Close()
+		errs = append(errs, t.nl.Close())
 	}
-	if t.file < 0 {
-		return nil
+	if t.file >= 0 {
+		errs = append(errs, unix.Close(t.file))
 	}
-	return unix.Close(t.file)
+	return errors.Join(errs...)
 }
