@@ -4,17 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"runtime"
-	"slices"
-	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"github.com/tcplab/tcplab/agent/link"
+	"github.com/tcplab/tcplab/agent/link/port"
 	"github.com/tcplab/tcplab/internal/netns"
 )
 
@@ -41,30 +36,66 @@ func Build(ctx context.Context, p *Plan, engines []link.Engine) (_ *Standing, er
 	if err := s.eachNode(ctx, s.found); err != nil {
 		return nil, err
 	}
-	// Links one after another: the kernel makes interfaces under one lock.
-	for i := range p.Links {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		made, err := engines[i].Create(ctx, s.Spec(i))
-		if err != nil {
-			return nil, fmt.Errorf("link %s: %w", p.Links[i].Name, err)
-		}
-		s.Links = append(s.Links, made)
-	}
-	if err := s.eachNode(ctx, s.furnish); err != nil {
+	if err := s.connect(ctx, engines); err != nil {
 		return nil, err
 	}
+	// Switches last: an address is announced to multicast routers when it is set (see port.Quiet),
+	// which a switch would carry to every other node of its segment.
+	for _, switches := range []bool{false, true} {
+		err := s.eachNode(ctx, func(ctx context.Context, i int, n *Node) error {
+			if n.isSwitch() != switches {
+				return nil
+			}
+			return s.furnish(ctx, i, n)
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
 	return s, nil
+}
+
+// connect makes the links, several at a time: the kernel makes interfaces under
+// one lock, but a link is more than that.
+func (s *Standing) connect(ctx context.Context, engines []link.Engine) error {
+	s.Links = make([]link.Link, len(engines))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(4 * runtime.GOMAXPROCS(0))
+	for i, engine := range engines {
+		group.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			made, err := engine.Create(ctx, s.Spec(i))
+			if err != nil {
+				return fmt.Errorf("link %s: %w", s.plan.Links[i].Name, err)
+			}
+			s.Links[i] = made
+			return nil
+		})
+	}
+	return group.Wait()
 }
 
 // Close removes the links, and then lets go of the namespaces, which the kernel removes
 // with all that is left in them.
 func (s *Standing) Close() error {
-	var errs []error
-	for _, l := range slices.Backward(s.Links) {
-		errs = append(errs, l.Close())
+	// Many at a time: to remove an interface is to wait until no processor looks
+	// at it any more (net/core/dev.c, netdev_run_todo), some 20 ms in which others
+	// wait for the same.
+	var group errgroup.Group
+	group.SetLimit(closeTogether)
+	closed := make([]error, len(s.Links))
+	for i, l := range s.Links {
+		if l != nil { // nil where Build failed
+			group.Go(func() error {
+				closed[i] = l.Close()
+				return nil
+			})
+		}
 	}
+	_ = group.Wait() // the errors are in closed, all of them
+	errs := []error{errors.Join(closed...)}
 	for _, n := range s.Nodes {
 		if n != nil {
 			errs = append(errs, n.Close())
@@ -72,6 +103,9 @@ func (s *Standing) Close() error {
 	}
 	return errors.Join(errs...)
 }
+
+// closeTogether is how many links are closed at a time; each takes a thread.
+const closeTogether = 128
 
 // Spec is the link at the index as its engine makes it, for a check before
 // anything stands: its ports have no namespace.
@@ -121,6 +155,9 @@ func (s *Standing) found(_ context.Context, i int, n *Node) error {
 		return err
 	}
 	s.Nodes[i] = space
+	if err := port.Prepare(space); err != nil {
+		return err
+	}
 	return space.Do(func() error { return n.set("") })
 }
 
@@ -134,143 +171,4 @@ func (n *Node) set(iface string) error {
 		}
 	}
 	return nil
-}
-
-// furnish gives a node, whose interfaces stand, its bridge, addresses,
-// neighbours and routes.
-func (s *Standing) furnish(ctx context.Context, i int, n *Node) error {
-	nl, err := s.Nodes[i].Netlink(unix.NETLINK_ROUTE)
-	if err != nil {
-		return err
-	}
-	defer nl.Close()
-	index := make(map[string]int, len(n.Interfaces))
-	for _, iface := range n.Interfaces {
-		found, err := nl.LinkByName(iface.Name)
-		if err != nil {
-			return fmt.Errorf("find interface %s: %w", iface.Name, err)
-		}
-		index[iface.Name] = found.Attrs().Index
-	}
-	if n.isSwitch() {
-		if err := n.bridge(nl, index); err != nil {
-			return err
-		}
-	}
-	for _, iface := range n.Interfaces {
-		for _, a := range iface.Addresses {
-			if err := addAddress(nl, index[iface.Name], a); err != nil {
-				return fmt.Errorf("give %s to interface %s: %w", a, iface.Name, err)
-			}
-		}
-	}
-	if err := n.awaitAddresses(ctx, nl); err != nil {
-		return err
-	}
-	for _, neighbour := range n.Neighbours {
-		err := nl.NeighSet(&netlink.Neigh{
-			LinkIndex:    index[neighbour.Interface],
-			State:        netlink.NUD_PERMANENT,
-			IP:           ip(neighbour.Address),
-			HardwareAddr: neighbour.MAC,
-		})
-		if err != nil {
-			return fmt.Errorf("make %s a neighbour on interface %s: %w", neighbour.Address, neighbour.Interface, err)
-		}
-	}
-	for _, route := range n.Routes {
-		err := nl.RouteAdd(&netlink.Route{
-			LinkIndex: index[route.Interface],
-			Dst:       ipNet(route.Destination),
-			Gw:        ip(route.Via),
-		})
-		if err != nil {
-			return fmt.Errorf("route %s via %s: %w", route.Destination, route.Via, err)
-		}
-	}
-	return s.Nodes[i].Do(func() error {
-		for _, iface := range n.Interfaces {
-			if err := n.set(iface.Name); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// bridge joins a switch's ports. It floods as a switch does, but every address
-// of the segment is known to it beforehand.
-func (n *Node) bridge(nl *netlink.Handle, index map[string]int) error {
-	off := false
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = bridgeName
-	bridge := &netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &off}
-	if err := nl.LinkAdd(bridge); err != nil {
-		return fmt.Errorf("make a bridge: %w", err)
-	}
-	for _, iface := range n.Interfaces {
-		port := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index[iface.Name]}}
-		if err := nl.LinkSetMasterByIndex(port, bridge.Index); err != nil {
-			return fmt.Errorf("join interface %s to the bridge: %w", iface.Name, err)
-		}
-	}
-	if err := nl.LinkSetUp(bridge); err != nil {
-		return fmt.Errorf("bring up the bridge: %w", err)
-	}
-	for _, station := range n.Stations {
-		err := nl.NeighSet(&netlink.Neigh{
-			LinkIndex:    index[station.Interface],
-			Family:       unix.AF_BRIDGE,
-			State:        netlink.NUD_NOARP, // static; PERMANENT would be the bridge's own
-			Flags:        netlink.NTF_MASTER,
-			HardwareAddr: station.MAC,
-		})
-		if err != nil {
-			return fmt.Errorf("place %s behind interface %s: %w", station.MAC, station.Interface, err)
-		}
-	}
-	return nil
-}
-
-// addAddress gives an interface an address that serves at once.
-func addAddress(nl *netlink.Handle, index int, a netip.Prefix) error {
-	address := &netlink.Addr{IPNet: ipNet(a)}
-	if a.Addr().Is6() {
-		address.Flags = unix.IFA_F_NODAD
-	}
-	return nl.AddrAdd(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}, address)
-}
-
-// addressTimeout bounds how long the kernel may take to serve an address.
-const addressTimeout = 2 * time.Second
-
-// awaitAddresses waits until the node receives what is sent to its IPv6
-// addresses. Their local routes are the work of a kernel thread even without duplicate address
-// detection (net/ipv6/addrconf.c, addrconf_dad_work); until it has run, packets
-// that arrive are dropped as another's, and a first SYN comes again a second later.
-func (n *Node) awaitAddresses(ctx context.Context, nl *netlink.Handle) error {
-	ctx, cancel := context.WithTimeout(ctx, addressTimeout)
-	defer cancel()
-	for _, a := range n.addresses(true) {
-		for {
-			routes, err := nl.RouteGet(ip(a.Addr()))
-			if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
-				break
-			}
-			select {
-			case <-ctx.Done():
-				return fmt.Errorf("the kernel does not serve address %s: %w", a, errors.Join(err, ctx.Err()))
-			case <-time.After(100 * time.Microsecond):
-			}
-		}
-	}
-	return nil
-}
-
-// ip is the address as netlink's package takes it.
-func ip(a netip.Addr) net.IP { return a.AsSlice() }
-
-// ipNet is the prefix, host bits and all.
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: ip(p.Addr()), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }

@@ -150,8 +150,17 @@ func TestChain(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, n := range plan.Nodes {
-		if got, want := len(n.Routes), 2*(40-len(n.Interfaces)); got != want {
-			t.Errorf("node %s has %d routes, want %d", n.Name, got, want)
+		for _, other := range plan.Nodes {
+			for _, iface := range other.Interfaces {
+				for _, a := range iface.Addresses {
+					if source, _ := n.source(a.Addr()); !source.IsValid() {
+						t.Errorf("no route leads from %s to %s of %s", n.Name, a, other.Name)
+					}
+				}
+			}
+		}
+		if got, most := len(n.Routes), 2*(40-len(n.Interfaces)); got > most {
+			t.Errorf("node %s has %d routes, more than there are subnets: %d", n.Name, got, most)
 		}
 	}
 }

@@ -17,7 +17,7 @@ func (p *Plan) addRoutes() {
 	for _, v6 := range []bool{false, true} {
 		g := p.graph(v6)
 		for i := range p.Nodes {
-			p.Nodes[i].Routes = append(p.Nodes[i].Routes, p.routes(g, i)...)
+			p.Nodes[i].Routes = append(p.Nodes[i].Routes, aggregate(p.routes(g, i), g.subnets[i])...)
 		}
 	}
 }

@@ -4,19 +4,20 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// apply writes a setting of this thread's network namespace and reads it back,
-// for the kernel rounds some and ignores others without an error.
+// apply gives a setting of this thread's network namespace its value and reads
+// it back, for the kernel rounds some and ignores others without an error. One that has the
+// value is left alone: some settings do work when they are written, and most of
+// a node's are as they should be.
 func (s Sysctl) apply() error {
 	path := filepath.Join("/proc/sys", strings.ReplaceAll(s.Name, ".", "/"))
-	// Not os.WriteFile: it would ask to create the file.
-	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	// Not os.OpenFile: it would try to have the runtime poll the file.
+	file, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		if s.Default {
 			return nil
@@ -26,19 +27,31 @@ func (s Sysctl) apply() error {
 	if err != nil {
 		return fmt.Errorf("sysctl %s: %w", s.Name, err)
 	}
-	defer file.Close()
-	if _, err := file.WriteString(s.Value); err != nil {
+	defer unix.Close(file)
+	if got, err := inForce(file); err == nil && sameFields(got, s.Value) {
+		return nil
+	}
+	if _, err := unix.Write(file, []byte(s.Value)); err != nil {
 		return fmt.Errorf("sysctl %s: the kernel refuses %q: %w%s", s.Name, s.Value, err, s.advice(err))
 	}
-	got := make([]byte, 4096)
-	n, err := file.ReadAt(got, 0)
-	if n == 0 && err != nil {
+	got, err := inForce(file)
+	if err != nil {
 		return fmt.Errorf("sysctl %s: read back: %w", s.Name, err)
 	}
-	if got := string(got[:n]); !sameFields(got, s.Value) {
+	if !sameFields(got, s.Value) {
 		return fmt.Errorf("sysctl %s: %q was written and %q is in force", s.Name, s.Value, strings.TrimSpace(got))
 	}
 	return nil
+}
+
+// inForce is the value of a setting whose file is open.
+func inForce(file int) (string, error) {
+	got := make([]byte, 4096)
+	n, err := unix.Pread(file, got, 0)
+	if err != nil {
+		return "", err
+	}
+	return string(got[:n]), nil
 }
 
 // advice says what else would do, where something would.
