@@ -33,6 +33,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tcplab/tcplab/internal/uml"
+	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
 
 // limit bounds a whole run.
@@ -62,6 +63,8 @@ func measurements(tcplab string) []Measurement {
 	return []Measurement{
 		command(tcplab),
 		ready("wire", newWire, atMost(20)),
+		star(tcplabv1.NodeKind_NODE_KIND_SWITCH, "switch"),
+		star(tcplabv1.NodeKind_NODE_KIND_ROUTER, "router"),
 		inGuest(guests[0]),
 		idle(),
 		throughput(),
