@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -22,13 +21,10 @@ type port interface {
 	// fault is asked when poll reports an error, and now and then: it is the error
 	// that is the port's end, or nil.
 	fault() error
-	// write hands a frame with its header to the receiver. errBusy: not now, the frame is
-	// still the caller's. Any other error: the frame is lost.
-	write(data []byte) error
+	// write hands frames with their headers to the receiver, in order, and says which of them
+	// were lost. It took the first n, and will soon take more where those are not all.
+	write(frames []*frame, lost []bool) (n int)
 }
-
-// errBusy is a port's answer that it takes no frame now, but will soon.
-var errBusy = errors.New("the port is busy")
 
 // lane is a direction between two ports. Two loops turn it, one at each port:
 // a port's stack runs within its loop's writes, and what it answers the same
@@ -56,6 +52,8 @@ type lane struct {
 	delivered uint64
 	failed    uint64
 	late      link.Lateness
+	batch     [batch]*frame // that are being written
+	lost      [batch]bool   // of those
 }
 
 // newLane makes a lane for frames with so much room, header included.
@@ -113,28 +111,35 @@ func (l *lane) gather(now func() int64) (bool, error) {
 func (l *lane) deliver(now func() int64) bool {
 	collected := l.handover.collect(&l.arrived, &l.done, &l.failed)
 	l.offer()
-	for i := range batch {
-		at := now()
-		f := l.ready.head
+	begin := now()
+	for l.ready.frames < batch {
+		f := l.dir.next(begin)
 		if f == nil {
-			if f = l.dir.next(at); f == nil {
-				return i > 0 || !collected
-			}
-			l.ready.push(f)
+			break
 		}
-		err := l.out.write(f.data)
-		if errors.Is(err, errBusy) {
-			return i > 0
-		}
-		if err != nil {
+		l.ready.push(f)
+	}
+	if l.ready.head == nil {
+		return !collected
+	}
+	due := l.batch[:0]
+	for f := l.ready.head; f != nil && len(due) < batch; f = f.next {
+		due = append(due, f)
+	}
+	lost := l.lost[:len(due)]
+	n := l.out.write(due, lost)
+	// They took their time one after another.
+	step := (now() - begin) / int64(max(1, n))
+	for i, f := range due[:n] {
+		if lost[i] {
 			l.failed++
 		} else {
 			l.delivered++
-			l.late.Add(time.Duration(at - f.leaves))
+			l.late.Add(time.Duration(begin + int64(i)*step - f.leaves))
 		}
 		l.done.push(l.ready.pop())
 	}
-	return true
+	return n > 0
 }
 
 // offer gives the direction what has arrived.
@@ -193,13 +198,14 @@ func (l *lane) restart(now int64) {
 // drainMost bounds how many frames a port can have waiting.
 const drainMost = 1 << 17
 
-// errno is nil, errBusy or the error of a system call that does not block.
-func errno(e unix.Errno) error {
-	switch e {
-	case 0:
-		return nil
-	case unix.EAGAIN:
-		return errBusy
+// writeEach has one system call write each frame. What answers EAGAIN is busy.
+func writeEach(frames []*frame, lost []bool, write func(data []byte) unix.Errno) (n int) {
+	for i, f := range frames {
+		e := write(f.data)
+		if e == unix.EAGAIN {
+			return i
+		}
+		lost[i] = e != 0
 	}
-	return e
+	return len(frames)
 }

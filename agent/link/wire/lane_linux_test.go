@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"errors"
 	"testing"
 	"time"
 
@@ -14,7 +13,7 @@ type memory struct {
 	left  int // frames that may be read
 	taken int
 	busy  int // writes that it refuses before it takes one
-	fail  error
+	fails bool
 }
 
 func (m *memory) fd() int { return -1 }
@@ -29,16 +28,18 @@ func (m *memory) read(buf []byte, now int64) (int, int64, error) {
 
 func (m *memory) fault() error { return nil }
 
-func (m *memory) write([]byte) error {
+func (m *memory) write(frames []*frame, lost []bool) int {
 	if m.busy > 0 {
 		m.busy--
-		return errBusy
+		return 0
 	}
-	if m.fail != nil {
-		return m.fail
+	for i := range frames {
+		lost[i] = m.fails
+		if !m.fails {
+			m.taken++
+		}
 	}
-	m.taken++
-	return nil
+	return len(frames)
 }
 
 func newMemoryLane(shape link.Shape, size int) (l *lane, in, out *memory) {
@@ -93,7 +94,7 @@ func TestLaneKeepsWhatABusyPortRefuses(t *testing.T) {
 
 func TestLaneCountsWhatItLoses(t *testing.T) {
 	l, in, out := newMemoryLane(link.Shape{}, 100)
-	out.fail = errors.New("no")
+	out.fails = true
 	turn(t, l, in, 0, 3)
 	if l.failed != 3 || l.delivered != 0 {
 		t.Errorf("three refused writes: failed %d, delivered %d", l.failed, l.delivered)

@@ -278,9 +278,11 @@ func (s *packet) fault() error {
 	return nil
 }
 
-func (s *packet) write(data []byte) error {
-	_, _, e := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(s.out), uintptr(unsafe.Pointer(&data[0])), uintptr(len(data)), unix.MSG_DONTWAIT, 0, 0)
-	return errno(e)
+func (s *packet) write(frames []*frame, lost []bool) (n int) {
+	return writeEach(frames, lost, func(data []byte) unix.Errno {
+		_, _, e := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(s.out), uintptr(unsafe.Pointer(&data[0])), uintptr(len(data)), unix.MSG_DONTWAIT, 0, 0)
+		return e
+	})
 }
 
 // drops is how many frames found the ring full.
