@@ -93,21 +93,17 @@ func (a *app) labValidateCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "validate LAB|FILE",
 		Short: "Check a lab file without running it",
-		Long: `Validate parses the file, expands it at every parameter point, and type-checks
-its expectations. It exits 2 and says file:line:column of each mistake, or
-prints the points.`,
+		Long: `Validate parses the file and those that it names (traces, tables of jitter),
+expands it at every parameter point, and type-checks its expectations. It exits 2
+and says file:line:column of each mistake, or prints the points.`,
 		Example: "  tcplab lab validate ./mine.yaml --set rtt=10ms,50ms",
 		Args:    exactArgs("the name of a lab or a lab file"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			source, err := a.labSource(args[0])
-			if err != nil {
-				return err
-			}
 			overrides, err := parseOverrides(set)
 			if err != nil {
 				return err
 			}
-			file, err := labs.Parse(source)
+			file, err := a.labFile(args[0], overrides)
 			if err != nil {
 				return err
 			}
@@ -121,7 +117,7 @@ prints the points.`,
 					Repeat: max(1, points[0].GetRepeat()), TrialsCount: uint32(len(points)) * max(1, points[0].GetRepeat()),
 				})
 			}
-			_, err = fmt.Fprintf(a.Out, "%s is valid: %s, %s, %s\n", source.Name, plural(len(points), "parameter point"),
+			_, err = fmt.Fprintf(a.Out, "%s is valid: %s, %s, %s\n", file.Source().Name, plural(len(points), "parameter point"),
 				plural(len(points[0].GetNodes()), "node"), plural(len(points[0].GetExpectations()), "expectation"))
 			return err
 		},

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -77,10 +75,6 @@ not what it should be; 130 interrupted.`,
 }
 
 func (a *app) run(ctx context.Context, arg string, f *runFlags) error {
-	source, err := a.labSource(arg)
-	if err != nil {
-		return err
-	}
 	overrides, err := parseOverrides(f.set)
 	if err != nil {
 		return err
@@ -90,14 +84,15 @@ func (a *app) run(ctx context.Context, arg string, f *runFlags) error {
 		return err
 	}
 	// A mistake is told before waiting for a turn or asking for privilege.
-	file, err := labs.Parse(source)
+	file, err := a.labFile(arg, overrides)
 	if err != nil {
 		return err
 	}
 	if _, err := file.Expand(overrides); err != nil {
 		return err
 	}
-	sent := &tcplabv1.LabSource{Content: source.Content, FileName: source.Name}
+	source := file.Source()
+	sent := labSourceMessage(source)
 	params := make([]*tcplabv1.ParamOverride, len(overrides))
 	for i, o := range overrides {
 		params[i] = &tcplabv1.ParamOverride{Name: o.Name, Values: o.Values}
@@ -246,35 +241,6 @@ func isClosed(c <-chan struct{}) bool {
 	default:
 		return false
 	}
-}
-
-// labSource reads a lab file, or finds a lab that is built in.
-func (a *app) labSource(arg string) (labs.Source, error) {
-	if arg == "-" {
-		content, err := io.ReadAll(io.LimitReader(a.In, labs.MaxFileSize+1))
-		if err != nil {
-			return labs.Source{}, fmt.Errorf("read standard input: %w", err)
-		}
-		return labs.Source{Name: "standard input", Content: content}, nil
-	}
-	if !strings.ContainsRune(arg, filepath.Separator) && !strings.Contains(arg, ".") {
-		source, err := labs.Load(arg)
-		if err != nil {
-			return labs.Source{}, usageError("%v; `tcplab lab list` lists them, and a file is named with its folder or ending (./%s.yaml)", err, arg)
-		}
-		return source, nil
-	}
-	file, err := os.Open(arg)
-	if err != nil {
-		return labs.Source{}, usageError("read the lab file: %v", err)
-	}
-	defer file.Close()
-	// One byte more than is allowed, so that the parser can refuse it by its size.
-	content, err := io.ReadAll(io.LimitReader(file, labs.MaxFileSize+1))
-	if err != nil {
-		return labs.Source{}, usageError("read the lab file: %v", err)
-	}
-	return labs.Source{Name: arg, Content: content}, nil
 }
 
 func parseOverrides(set []string) ([]labs.Override, error) {

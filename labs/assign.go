@@ -28,7 +28,8 @@ func pools() []netip.Prefix {
 // where it has none, and each end without addresses, unless in a switch, one
 // IPv4 address and one unique local IPv6 address (RFC 4193). All links that
 // switches join share one subnet, and ends join the subnets that the lab gives
-// to others on their link. A link whose MTU is below 1280 has no IPv6.
+// to others on their link. A link whose MTU is below 1280 has no IPv6. In the
+// matches of paths it puts addresses in the place of nodes' names: a path for each.
 //
 // The same lab and avoid make the same addresses. Subnets overlap neither
 // the lab's own nor the prefixes in avoid, which are the host's routes; default
@@ -43,6 +44,9 @@ func Assign(lab *tcplabv1.Lab, avoid []netip.Prefix) error {
 		if err := a.segment(s); err != nil {
 			return fmt.Errorf("assign addresses in lab %s: %w", lab.GetName(), err)
 		}
+	}
+	if err := nameDestinations(lab); err != nil {
+		return fmt.Errorf("lab %s: %w", lab.GetName(), err)
 	}
 	return nil
 }

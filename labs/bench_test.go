@@ -8,7 +8,7 @@ import (
 
 // BenchmarkExpand is the cost of a parameter point of a lab of ordinary size.
 func BenchmarkExpand(b *testing.B) {
-	f, err := Parse(Source{Name: "reference.yaml", Content: Reference()})
+	f, err := Parse(Reference())
 	if err != nil {
 		b.Fatal(err)
 	}

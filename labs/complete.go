@@ -26,7 +26,7 @@ const minQueuePackets = 100
 const frameOverhead = 14
 
 // Complete fills in what the lab leaves out: the kinds of nodes, names,
-// queues, engines and MTUs of links, the family, count and no_delay of flows,
+// queues (of paths, steps and traces, too), engines and MTUs of links, the family, count and no_delay of flows,
 // the experiments' sample interval and timeout, how repetitions are joined,
 // and one repetition. Addresses are not its matter; see [Assign]. It changes
 // nothing that is set, and nothing at all the second time.
@@ -98,10 +98,49 @@ func completeLink(l *tcplabv1.Link) {
 		roundTrip += d.GetShape().GetDelay().AsDuration().Seconds()
 	}
 	for _, d := range directions {
-		if s := d.GetShape(); s.GetRateBps() > 0 && s.GetQueue().GetLimit() == nil {
-			s.Queue = &tcplabv1.Queue{Limit: &tcplabv1.Queue_Packets{Packets: bandwidthDelayPackets(s.GetRateBps(), roundTrip, l.GetMtu())}}
+		rate := d.GetShape().GetRateBps()
+		if d.GetTrace() != nil {
+			rate = meanRate(d.GetTrace())
+		}
+		completeQueue(d.GetShape(), rate, roundTrip, l.GetMtu())
+		for _, p := range d.GetPaths() {
+			if p != nil && p.Shape == nil {
+				p.Shape = &tcplabv1.Shape{}
+			}
+			completeQueue(p.GetShape(), p.GetShape().GetRateBps(), roundTrip, l.GetMtu())
+		}
+		for _, s := range d.GetSchedule() {
+			completeQueue(s.GetShape(), s.GetShape().GetRateBps(), roundTrip, l.GetMtu())
 		}
 	}
+}
+
+// completeQueue gives the queue of a bottleneck its limit, where it has none.
+func completeQueue(s *tcplabv1.Shape, bps, roundTrip float64, mtu uint32) {
+	if s == nil || !(bps > 0) || s.GetQueue().GetLimit() != nil {
+		return
+	}
+	if s.Queue == nil {
+		s.Queue = &tcplabv1.Queue{}
+	}
+	s.Queue.Limit = &tcplabv1.Queue_Packets{Packets: bandwidthDelayPackets(bps, roundTrip, mtu)}
+}
+
+// defaultOpportunity is what one moment of a trace sends: a full frame.
+const defaultOpportunity = 1514
+
+// meanRate is the rate of a trace over its whole length, in bit/s.
+func meanRate(t *tcplabv1.Trace) float64 {
+	n := len(t.GetOpportunitiesMs())
+	if n == 0 || t.GetOpportunitiesMs()[n-1] == 0 {
+		return 0
+	}
+	bytes := t.GetOpportunityBytes()
+	if bytes == 0 {
+		bytes = defaultOpportunity
+	}
+	length := time.Duration(t.GetOpportunitiesMs()[n-1]) * time.Millisecond
+	return float64(n*int(bytes)*8) / length.Seconds()
 }
 
 // bandwidthDelayPackets is the default queue: what the rate sends in a round

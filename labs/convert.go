@@ -16,6 +16,7 @@ import (
 type converter struct {
 	*report
 	places map[string]*node // by field path, as in a [Violation]
+	files  *attachments
 }
 
 func (c *converter) from(n *node, format string, args ...any) {
@@ -70,135 +71,11 @@ func (c *converter) node(s *namedNode, path string) *tcplabv1.Node {
 	return n
 }
 
-func (c *converter) link(s *linkSpec, path string) *tcplabv1.Link {
-	c.from(s.At, "%s", path)
-	c.from(s.At.get("name"), "%s.name", path)
-	c.from(s.At.get("mtu"), "%s.mtu", path)
-	c.from(s.At.get("engine"), "%s.engine", path)
-	l := &tcplabv1.Link{Name: s.Name, Mtu: c.uint32(s.At.get("mtu"), s.MTU)}
-	if s.MTU != nil && *s.MTU == 0 {
-		c.add(s.At.get("mtu").at, "", "an MTU of 0 passes nothing")
-	}
-	if s.Engine != nil {
-		l.Engine = tcplabv1.Engine(*s.Engine)
-	}
-	l.Offload = s.Offload != nil && bool(*s.Offload)
-	between := s.At.get("between")
-	if between != nil && len(s.Between) != 2 {
-		c.add(between.at, "such as [client, server]", "a link is between two nodes, not %d", len(s.Between))
-	}
-	ends := [2]*tcplabv1.LinkEnd{{}, {}}
-	for i, end := range ends {
-		field := [2]string{"a", "b"}[i]
-		c.from(between.item(i), "%s.%s", path, field)
-		if i < len(s.Between) {
-			end.Node = s.Between[i]
-		}
-	}
-	l.A, l.B = ends[0], ends[1]
-	c.addresses(s, ends, path)
-	c.directions(s, l, path)
-	return l
-}
-
-func (c *converter) addresses(s *linkSpec, ends [2]*tcplabv1.LinkEnd, path string) {
-	for _, of := range s.Addresses {
-		known := false
-		for i, end := range ends {
-			if end.GetNode() != of.node {
-				continue
-			}
-			known = true
-			end.Addresses = of.addresses
-			for j := range of.addresses {
-				c.from(of.value.item(j), "%s.%s.addresses[%d]", path, [2]string{"a", "b"}[i], j)
-			}
-		}
-		if !known {
-			c.add(of.at, didYouMean(of.node, s.Between), "this link does not join a node %q", of.node)
-		}
-	}
-}
-
-func (c *converter) directions(s *linkSpec, l *tcplabv1.Link, path string) {
-	if s.RTT != nil && s.Delay != nil {
-		c.add(s.At.get("delay").at, "rtt is halved, delay is one way", "give rtt or delay, not both")
-	}
-	delay := s.Delay
-	if s.RTT != nil {
-		half := *s.RTT / 2
-		delay = &half
-	}
-	common := directionSpec{At: s.At, Delay: delay, Rate: s.Rate, Loss: s.Loss, Queue: s.Queue}
-	l.Forward = c.direction(s, &common, s.Forward, path+".forward")
-	l.Backward = c.direction(s, &common, s.Backward, path+".backward")
-}
-
-// direction is what the link says of both directions, but for what own says
-// of this one; own may be nil.
-func (c *converter) direction(s *linkSpec, common, own *directionSpec, path string) *tcplabv1.Direction {
-	if own == nil {
-		own = &directionSpec{}
-	}
-	c.from(own.At, "%s", path)
-	if own.Delay != nil && s.RTT != nil {
-		c.add(own.At.get("delay").at, "give each direction's delay", "rtt already sets this delay")
-	}
-	for key, field := range map[string]string{"delay": "delay", "rate": "rate_bps", "loss": "loss", "queue": "queue"} {
-		n := own.At.get(key)
-		if n == nil {
-			n = s.At.get(key)
-		}
-		if n == nil && key == "delay" {
-			n = s.At.get("rtt")
-		}
-		c.from(n, "%s.shape.%s", path, field)
-	}
-	shape := &tcplabv1.Shape{}
-	if d := first(own.Delay, common.Delay); d != nil {
-		shape.Delay = d.proto()
-	}
-	if r := first(own.Rate, common.Rate); r != nil {
-		shape.RateBps = float64(*r)
-	}
-	if p := first(own.Loss, common.Loss); p != nil {
-		shape.Loss = float64(*p)
-	}
-	if q := first(own.Queue, common.Queue); q != nil {
-		shape.Queue = q.proto()
-	}
-	out := &tcplabv1.Direction{Shape: shape}
-	if own.Seed != nil {
-		out.Seed = uint64(*own.Seed)
-		c.from(own.At.get("seed"), "%s.seed", path)
-	}
-	return out
-}
-
-func first[T any](own, common *T) *T {
-	if own != nil {
-		return own
-	}
-	return common
-}
-
 func (v *duration) proto() *durationpb.Duration {
 	if v == nil {
 		return nil
 	}
 	return durationpb.New(time.Duration(*v))
-}
-
-func (v *queue) proto() *tcplabv1.Queue {
-	switch {
-	case v.Packets > 0:
-		return &tcplabv1.Queue{Limit: &tcplabv1.Queue_Packets{Packets: v.Packets}}
-	case v.Bytes > 0:
-		return &tcplabv1.Queue{Limit: &tcplabv1.Queue_Bytes{Bytes: v.Bytes}}
-	case v.Time > 0:
-		return &tcplabv1.Queue{Limit: &tcplabv1.Queue_Time{Time: durationpb.New(v.Time)}}
-	}
-	return nil
 }
 
 func (c *converter) experiment(s *experimentSpec, path string) *tcplabv1.Experiment {

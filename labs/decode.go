@@ -10,6 +10,7 @@ import (
 // unknown or missing key and every value of the wrong type.
 type decoder struct {
 	*report
+	files []fileName // that were named, in order
 }
 
 // leaf is a value that reads itself from a node. It reports to d what is wrong
@@ -62,7 +63,7 @@ func (d *decoder) decodeStruct(n *node, v reflect.Value) {
 			d.add(p.at, "give it a value, or leave the key out", "%q has no value", p.key)
 			continue
 		}
-		d.decode(p.value, v.Field(i))
+		d.decode(p.value, v.FieldByIndex(i))
 	}
 	for _, name := range fields.required {
 		if n.get(name) == nil && !slices.ContainsFunc(n.pairs, func(p pair) bool { return p.key == name }) {
@@ -103,23 +104,22 @@ func (d *decoder) scalar(n *node, want string) (string, bool) {
 	return n.text, true
 }
 
-// keys are what a struct of file.go reads.
+// keys are what a struct of file.go reads, those of embedded structs among them.
 type keys struct {
 	names    []string // in order
 	required []string
-	index    map[string]int // the field of each
+	index    map[string][]int // the field of each
 }
 
 func keysOf(t reflect.Type) keys {
-	k := keys{index: make(map[string]int, t.NumField())}
-	for i := range t.NumField() {
-		f := t.Field(i)
+	k := keys{index: make(map[string][]int, t.NumField())}
+	for _, f := range reflect.VisibleFields(t) {
 		name := f.Tag.Get("yaml")
-		if name == "-" {
+		if f.Anonymous || name == "-" {
 			continue
 		}
 		k.names = append(k.names, name)
-		k.index[name] = i
+		k.index[name] = f.Index
 		if slices.Contains(strings.Split(f.Tag.Get("jsonschema"), ","), "required") {
 			k.required = append(k.required, name)
 		}

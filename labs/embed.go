@@ -10,7 +10,8 @@ import (
 	"strings"
 )
 
-// embedded holds the labs that tcplab brings along, one folder each.
+// embedded holds the labs that tcplab brings along, one folder each. The first lab
+// that names a file adds that file's pattern here.
 //
 //go:embed */lab.yaml
 var embedded embed.FS
@@ -38,18 +39,35 @@ func List() []Info {
 	return infos
 }
 
-// Load is the source of a lab that tcplab brings along. The error of an unknown
-// name offers the nearest, and says which there are.
+// Load is the source of a lab that tcplab brings along, with the files that it names. The
+// error of an unknown name offers the nearest, and says which there are.
 func Load(name string) (Source, error) {
 	if slices.Contains(names(), name) {
-		content, err := embedded.ReadFile(path.Join(name, "lab.yaml"))
-		if err != nil {
-			return Source{}, fmt.Errorf("read the lab %s: %w", name, err)
-		}
-		return Source{Name: name + ".yaml", Content: content}, nil
+		return loadFrom(embedded, name)
 	}
 	hint := "there are " + strings.Join(names(), ", ")
 	return Source{}, fmt.Errorf("unknown lab %q (%s)", name, cmp.Or(didYouMean(name, names()), hint))
+}
+
+// loadFrom reads a lab's folder: its file, and what stands beside it.
+func loadFrom(fsys fs.FS, name string) (Source, error) {
+	src := Source{Name: name + ".yaml", Attachments: make(map[string][]byte)}
+	entries, err := fs.ReadDir(fsys, name)
+	if err != nil {
+		return Source{}, fmt.Errorf("read the lab %s: %w", name, err)
+	}
+	for _, e := range entries {
+		content, err := fs.ReadFile(fsys, path.Join(name, e.Name()))
+		switch {
+		case err != nil:
+			return Source{}, fmt.Errorf("read the lab %s: %w", name, err)
+		case e.Name() == "lab.yaml":
+			src.Content = content
+		default:
+			src.Attachments[e.Name()] = content
+		}
+	}
+	return src, nil
 }
 
 func names() []string {

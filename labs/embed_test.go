@@ -3,6 +3,9 @@ package labs
 import (
 	"strings"
 	"testing"
+	"testing/fstest"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestEmbeddedLabs(t *testing.T) {
@@ -36,6 +39,16 @@ func TestEmbeddedLabs(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestLoadBringsFiles(t *testing.T) {
+	src, err := loadFrom(fstest.MapFS{
+		"cell/lab.yaml": {Data: []byte("name: cell")}, "cell/cell.trace": {Data: []byte("1\n")}, "other/lab.yaml": {},
+	}, "cell")
+	want := Source{Name: "cell.yaml", Content: []byte("name: cell"), Attachments: map[string][]byte{"cell.trace": []byte("1\n")}}
+	if diff := cmp.Diff(want, src); diff != "" || err != nil {
+		t.Error(diff, err)
 	}
 }
 

@@ -36,6 +36,38 @@ type Override struct {
 func (f *File) Expand(overrides []Override) ([]*tcplabv1.Lab, error) {
 	r := &report{}
 	params := f.override(overrides, r)
+	points := f.boundSweep(params, r)
+	if err := r.err(); err != nil {
+		return nil, err
+	}
+	labs := make([]*tcplabv1.Lab, 0, points)
+	e := expansion{file: f, checked: make(map[string]bool), files: newAttachments(f.source.Attachments)}
+	choice := make([]int, len(params))
+	for {
+		lab, err := e.at(params, choice)
+		if err != nil {
+			return nil, err
+		}
+		if len(labs) == 0 && points*(f.root.weigh+steps(lab)) > maxNodes {
+			r.add(f.placeOfSweep(params), "sweep fewer values at once", "a sweep of %d points is too much for schedules or traces of this length", points)
+			return nil, r.err()
+		}
+		labs = append(labs, lab)
+		if !next(params, choice) {
+			return labs, nil
+		}
+	}
+}
+
+// expansion is what the points of a file have in common.
+type expansion struct {
+	file    *File
+	checked map[string]bool // expectations that were, by what their types depend on
+	files   *attachments
+}
+
+// boundSweep counts the points, and refuses too many.
+func (f *File) boundSweep(params paramList, r *report) int {
 	points := countPoints(params)
 	switch at := f.placeOfSweep(params); {
 	case points > MaxPoints:
@@ -43,22 +75,19 @@ func (f *File) Expand(overrides []Override) ([]*tcplabv1.Lab, error) {
 	case points*f.root.weigh > maxNodes:
 		r.add(at, "sweep fewer values at once", "a sweep of %d points is too much for a file of this size", points)
 	}
-	if err := r.err(); err != nil {
-		return nil, err
-	}
-	labs := make([]*tcplabv1.Lab, 0, points)
-	checked := make(map[string]bool) // expectations, by what their types depend on
-	choice := make([]int, len(params))
-	for {
-		lab, err := f.at(params, choice, checked)
-		if err != nil {
-			return nil, err
-		}
-		labs = append(labs, lab)
-		if !next(params, choice) {
-			return labs, nil
+	return points
+}
+
+// steps weighs what schedules and traces add to a lab, in nodes of a file.
+func steps(lab *tcplabv1.Lab) int {
+	const nodesOfStep, momentsOfNode = 10, 20
+	n := 0
+	for _, l := range lab.GetLinks() {
+		for _, d := range []*tcplabv1.Direction{l.GetForward(), l.GetBackward()} {
+			n += len(d.GetSchedule())*nodesOfStep + len(d.GetTrace().GetOpportunitiesMs())/momentsOfNode
 		}
 	}
+	return n
 }
 
 // next steps to the point after choice, as an odometer does, and reports
@@ -155,26 +184,25 @@ func (f *File) placeOfSweep(params paramList) position {
 }
 
 // at makes the Lab of one point. Expectations are type-checked once for each
-// set of types that they can see, for CEL takes longer than all the rest;
-// checked remembers which.
-func (f *File) at(params paramList, choice []int, checked map[string]bool) (*tcplabv1.Lab, error) {
+// set of types that they can see, for CEL takes longer than all the rest.
+func (e *expansion) at(params paramList, choice []int) (*tcplabv1.Lab, error) {
 	r := &report{}
 	p := params.resolve(choice, r)
 	if err := r.err(); err != nil {
 		return nil, err
 	}
 	r.point = p.describe()
-	spec := f.decode(p, &decoder{r})
+	spec := e.file.decode(p, &decoder{report: r})
 	if err := r.err(); err != nil {
 		return nil, err
 	}
-	c := converter{report: r, places: make(map[string]*node)}
+	c := converter{report: r, places: make(map[string]*node), files: e.files}
 	lab := c.lab(&spec, p)
 	if err := r.err(); err != nil {
 		return nil, err
 	}
 	Complete(lab)
-	c.tell(validateAll(lab, checked))
+	c.tell(validateAll(lab, e.checked))
 	if err := r.err(); err != nil {
 		return nil, err
 	}

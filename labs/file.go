@@ -29,10 +29,10 @@ type linkSpec struct {
 	Between   []string       `yaml:"between" jsonschema:"required,minItems=2,maxItems=2" jsonschema_description:"The two nodes that the link joins; forward leads from the first to the second."`
 	Name      string         `yaml:"name" jsonschema_description:"Name of the link. Default: first-second."`
 	RTT       *duration      `yaml:"rtt" jsonschema_description:"Round-trip delay, half of it in each direction. Not together with a delay."`
-	Delay     *duration      `yaml:"delay" jsonschema_description:"One-way delay in each direction, 0 to 1h. Default 0."`
-	Rate      *rate          `yaml:"rate" jsonschema_description:"Bottleneck rate in each direction, 1kbit to 1Tbit, of Ethernet frames with their 14-byte header. Default: unlimited."`
-	Loss      *share         `yaml:"loss" jsonschema_description:"Probability that a packet is lost, in each direction and independently of others. Default 0."`
-	Queue     *queue         `yaml:"queue" jsonschema_description:"What may wait for the bottleneck: packets (100), bytes (64KiB) or time (50ms). Default: one bandwidth-delay product, at least 100 packets."`
+	shapeSpec                // of each direction
+	Paths     []pathSpec     `yaml:"paths" jsonschema:"maxItems=16" jsonschema_description:"Shapes of some packets in each direction, in order: a packet goes by the first path that matches it. A path takes over nothing from the link."`
+	Schedule  *schedule      `yaml:"schedule" jsonschema_description:"How the shape of each direction, or of a path, changes while a trial runs."`
+	Trace     *trace         `yaml:"trace" jsonschema_description:"A recorded link that each direction follows: a file beside the lab file."`
 	Forward   *directionSpec `yaml:"forward" jsonschema_description:"What differs from the first node to the second."`
 	Backward  *directionSpec `yaml:"backward" jsonschema_description:"What differs from the second node to the first."`
 	MTU       *size          `yaml:"mtu" jsonschema_description:"Bytes of the largest IP packet, 576 to 65521. Default 1500."`
@@ -42,12 +42,12 @@ type linkSpec struct {
 }
 
 type directionSpec struct {
-	At    *node     `yaml:"-"`
-	Delay *duration `yaml:"delay" jsonschema_description:"One-way delay, 0 to 1h."`
-	Rate  *rate     `yaml:"rate" jsonschema_description:"Bottleneck rate, 1kbit to 1Tbit."`
-	Loss  *share    `yaml:"loss" jsonschema_description:"Probability that a packet is lost."`
-	Queue *queue    `yaml:"queue" jsonschema_description:"What may wait for the bottleneck: packets, bytes or time."`
-	Seed  *count    `yaml:"seed" jsonschema_description:"Seed of this direction's random generator. Default: derived from the run's seed, the link and the repetition."`
+	At *node `yaml:"-"`
+	shapeSpec
+	Paths    []pathSpec `yaml:"paths" jsonschema:"maxItems=16" jsonschema_description:"Shapes of some packets, instead of the link's paths."`
+	Schedule *schedule  `yaml:"schedule" jsonschema_description:"How the shape, or that of a path, changes while a trial runs, instead of the link's schedule."`
+	Trace    *trace     `yaml:"trace" jsonschema_description:"A recorded link that this direction follows, instead of the link's trace."`
+	Seed     *count     `yaml:"seed" jsonschema_description:"Seed of this direction's random generator. Default: derived from the run's seed, the link and the repetition."`
 }
 
 type experimentSpec struct {

@@ -12,7 +12,7 @@ import (
 // FuzzExpand holds that no file brings the parser down, that every error says
 // where, and that what passes is valid, complete, and gets its addresses.
 func FuzzExpand(f *testing.F) {
-	f.Add(Reference(), "rtt", "10ms")
+	f.Add(Reference().Content, "rtt", "10ms")
 	f.Add(Starter("mine"), "rtt", "${rtt}")
 	f.Add([]byte("name: ${a}\nparams: {a: '$${', b: \"${a}\"}"), "a", "'x'")
 	files, err := filepath.Glob("testdata/problems/*.yaml")

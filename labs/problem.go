@@ -65,13 +65,13 @@ func (r *report) add(at position, hint, format string, args ...any) {
 	}
 }
 
-// err is the sorted problems, or nil where there are none.
+// err is the problems, those of each file together and in order, or nil where there are none.
 func (r *report) err() error {
 	if len(r.problems) == 0 {
 		return nil
 	}
 	slices.SortStableFunc(r.problems, func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
 	return r.problems
 }

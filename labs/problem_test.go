@@ -1,7 +1,9 @@
 package labs
 
 import (
+	"errors"
 	"flag"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,7 +14,8 @@ import (
 )
 
 // TestProblems reads each testdata/problems/*.yaml and compares what is wrong
-// with it to the .golden beside it. `go test -update` writes them anew; read
+// with it to the .golden beside it; a folder of the same name holds the files that it
+// names. `go test -update` writes them anew; read
 // the difference before you keep it.
 func TestProblems(t *testing.T) {
 	files, err := filepath.Glob("testdata/problems/*.yaml")
@@ -25,7 +28,8 @@ func TestProblems(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := problemsOf(t, Source{Name: "lab.yaml", Content: content}) + "\n"
+			src := Source{Name: "lab.yaml", Content: content, Attachments: readFolder(t, strings.TrimSuffix(file, ".yaml"))}
+			got := problemsOf(t, src) + "\n"
 			golden := strings.TrimSuffix(file, ".yaml") + ".golden"
 			if *update {
 				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
@@ -41,6 +45,25 @@ func TestProblems(t *testing.T) {
 			}
 		})
 	}
+}
+
+// readFolder is what stands in a folder, which need not be there: the files that a
+// lab names.
+func readFolder(t *testing.T, dir string) map[string][]byte {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	files := make(map[string][]byte)
+	for _, e := range entries {
+		content, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[e.Name()] = content
+	}
+	return files
 }
 
 var update = flag.Bool("update", false, "write the golden files anew")

@@ -3,6 +3,7 @@ package labs
 import (
 	"errors"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,19 +17,11 @@ import (
 // The scalars of a lab file, each with its unit.
 type (
 	duration time.Duration // "20ms"; 0 needs no unit
-	rate     float64       // "10Mbit", in bit/s; above 0
+	rate     float64       // "10Mbit", in bit/s; 0 is "unlimited"
 	size     uint64        // "64KiB", or a plain number of bytes
 	share    float64       // "1%", or a plain number below 1
 	count    uint64        // "40"
 	toggle   bool          // true or false
-
-	// queue is a limit in packets ("100"), bytes ("64KiB") or time ("50ms");
-	// exactly one field is set.
-	queue struct {
-		Packets uint32
-		Bytes   uint64
-		Time    time.Duration
-	}
 
 	// expression is CEL; a quantity is turned into a CEL number in SI units.
 	expression string
@@ -115,12 +108,15 @@ func (v *duration) read(d *decoder, n *node) {
 }
 
 func (v *rate) read(d *decoder, n *node) {
+	if n.text == "unlimited" && n.kind == text {
+		return
+	}
 	q, ok := d.quantity(n, "a rate", unit.Rate)
 	if !ok {
 		return
 	}
 	if q.Value == 0 {
-		d.add(n.at, "leave the key out for no limit", "a rate of 0 sends nothing")
+		d.add(n.at, "write unlimited, or leave the key out; for a link that is cut write down: true", "a rate of 0 sends nothing")
 		return
 	}
 	*v = rate(q.Value)
@@ -170,38 +166,6 @@ func (v *toggle) read(d *decoder, n *node) {
 	d.add(n.at, hint, "want true or false, not %s", n.describe())
 }
 
-func (v *queue) read(d *decoder, n *node) {
-	q, ok := d.limit(n)
-	if !ok {
-		return
-	}
-	if q.Value == 0 {
-		d.add(n.at, "", "a queue that holds nothing passes nothing")
-		return
-	}
-	switch q.Dimension {
-	case unit.Scalar:
-		if q.Value > math.MaxUint32 {
-			d.add(n.at, "", "%s packets are too many", n.text)
-			return
-		}
-		v.Packets = uint32(q.Value)
-	case unit.Size:
-		v.Bytes = uint64(q.Value)
-	case unit.Duration:
-		v.Time = d.seconds(n, q)
-	}
-}
-
-// limit reads a queue's limit: packets and bytes are whole, time need not be.
-func (d *decoder) limit(n *node) (unit.Quantity, bool) {
-	const want = "packets (100), bytes (64KiB) or time (50ms)"
-	if q, err := unit.Parse(n.text); err == nil && q.Dimension == unit.Duration {
-		return d.quantity(n, want, unit.Duration)
-	}
-	return d.whole(n, want, unit.Size, unit.Scalar, unit.Duration)
-}
-
 // read takes a lone quantity for its value in SI units, and anything else for
 // CEL, which labs/expect type-checks. A ratio is no number of any unit that is
 // measured, so it is refused.
@@ -234,30 +198,52 @@ func celNumber(f float64) string {
 }
 
 // The choices of a lab file: the contract's enums, by the last part of their
-// values' names in lower case.
+// values' names in lower case, but for those that are called otherwise elsewhere.
 type (
-	nodeKind tcplabv1.NodeKind
-	engine   tcplabv1.Engine
-	ipFamily tcplabv1.IpFamily
-	over     tcplabv1.Over
+	nodeKind     tcplabv1.NodeKind
+	engine       tcplabv1.Engine
+	ipFamily     tcplabv1.IpFamily
+	over         tcplabv1.Over
+	discipline   tcplabv1.QueueDiscipline
+	distribution tcplabv1.JitterDistribution
+	protocol     tcplabv1.IpProtocol
 )
 
-func (v *nodeKind) read(d *decoder, n *node) { *v = nodeKind(d.choice(n, nodeKindChoices())) }
-func (v *engine) read(d *decoder, n *node)   { *v = engine(d.choice(n, engineChoices())) }
-func (v *ipFamily) read(d *decoder, n *node) { *v = ipFamily(d.choice(n, ipFamilyChoices())) }
-func (v *over) read(d *decoder, n *node)     { *v = over(d.choice(n, overChoices())) }
+func (v *nodeKind) read(d *decoder, n *node)   { *v = nodeKind(d.choice(n, nodeKindChoices())) }
+func (v *engine) read(d *decoder, n *node)     { *v = engine(d.choice(n, engineChoices())) }
+func (v *ipFamily) read(d *decoder, n *node)   { *v = ipFamily(d.choice(n, ipFamilyChoices())) }
+func (v *over) read(d *decoder, n *node)       { *v = over(d.choice(n, overChoices())) }
+func (v *discipline) read(d *decoder, n *node) { *v = discipline(d.choice(n, disciplineChoices())) }
+func (v *protocol) read(d *decoder, n *node)   { *v = protocol(d.choice(n, protocolChoices())) }
+func (v *distribution) read(d *decoder, n *node) {
+	*v = distribution(d.choice(n, distributionChoices()))
+}
 
 func nodeKindChoices() []string { return choices(tcplabv1.NodeKind(0).Descriptor(), "NODE_KIND_") }
 func engineChoices() []string   { return choices(tcplabv1.Engine(0).Descriptor(), "ENGINE_") }
 func ipFamilyChoices() []string { return choices(tcplabv1.IpFamily(0).Descriptor(), "IP_FAMILY_") }
 func overChoices() []string     { return choices(tcplabv1.Over(0).Descriptor(), "OVER_") }
+func protocolChoices() []string { return choices(tcplabv1.IpProtocol(0).Descriptor(), "IP_PROTOCOL_") }
 
-// choices are the enum's names for people, the first for number 1.
-func choices(e protoreflect.EnumDescriptor, prefix string) []string {
+func disciplineChoices() []string {
+	return choices(tcplabv1.QueueDiscipline(0).Descriptor(), "QUEUE_DISCIPLINE_", "head_drop", "head-drop")
+}
+
+func distributionChoices() []string {
+	return choices(tcplabv1.JitterDistribution(0).Descriptor(), "JITTER_DISTRIBUTION_", "pareto_normal", "paretonormal")
+}
+
+// choices are the enum's names for people, the first for number 1; renamed are
+// pairs of a name that would come out and what it is called instead.
+func choices(e protoreflect.EnumDescriptor, prefix string, renamed ...string) []string {
 	var names []string
 	for i := 1; i < e.Values().Len(); i++ {
 		value := e.Values().ByNumber(protoreflect.EnumNumber(i))
-		names = append(names, strings.ToLower(strings.TrimPrefix(string(value.Name()), prefix)))
+		name := strings.ToLower(strings.TrimPrefix(string(value.Name()), prefix))
+		if j := slices.Index(renamed, name); j >= 0 {
+			name = renamed[j+1]
+		}
+		names = append(names, name)
 	}
 	return names
 }

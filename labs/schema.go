@@ -19,10 +19,19 @@ const schemaID = "https://github.com/tcplab/tcplab/labs/lab.schema.json"
 func Schema() ([]byte, error) {
 	s := reflectSchema(&labSpec{})
 	s.ID, s.Title = schemaID, "tcplab lab"
-	node := reflectSchema(&nodeSpec{}) // which only nodeList mentions
-	maps.Copy(s.Definitions, node.Definitions)
-	node.Version, node.Definitions = "", nil
-	s.Definitions["node"] = node
+	// What only values that read themselves mention.
+	for name, spec := range map[string]any{
+		"node": &nodeSpec{}, "overhead": &overheadSpec{}, "queue": &queueSpec{}, "jitter": &jitterSpec{}, "loss": &lossSpec{},
+		"reorder": &reorderSpec{}, "chance": &chanceSpec{}, "schedule": &scheduleSpec{}, "trace": &traceSpec{},
+	} {
+		def := reflectSchema(spec)
+		maps.Copy(s.Definitions, def.Definitions)
+		def.Version, def.Definitions = "", nil
+		if name != "node" {
+			name += mappingSuffix
+		}
+		s.Definitions[name] = def
+	}
 	for _, def := range s.Definitions {
 		allowParameters(def)
 	}
@@ -94,7 +103,9 @@ func (duration) JSONSchema() *jsonschema.Schema {
 }
 
 func (rate) JSONSchema() *jsonschema.Schema {
-	return quantitySchema(false, "[kMGT]?bit(/s)?")
+	s := quantitySchema(false, "[kMGT]?bit(/s)?")
+	s.AnyOf = append(s.AnyOf, &jsonschema.Schema{Const: "unlimited"})
+	return s
 }
 
 func (size) JSONSchema() *jsonschema.Schema {
@@ -103,8 +114,53 @@ func (size) JSONSchema() *jsonschema.Schema {
 
 func (share) JSONSchema() *jsonschema.Schema { return quantitySchema(true, "%") }
 
-func (queue) JSONSchema() *jsonschema.Schema {
+func (limit) JSONSchema() *jsonschema.Schema {
 	return quantitySchema(true, "[kMGT]?B", "[KMGT]iB", "ns", "us", "µs", "ms", "s", "m", "min", "h")
+}
+
+func (signedSize) JSONSchema() *jsonschema.Schema {
+	return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{
+		{Type: "string", Pattern: `^-?[0-9.]+([kMGT]?B|[KMGT]iB)$`}, {Type: "integer"}, parameterSchema(),
+	}}
+}
+
+func (deviation) JSONSchema() *jsonschema.Schema {
+	return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "number", Minimum: "-4", Maximum: "4"}, parameterSchema()}}
+}
+
+func (fileName) JSONSchema() *jsonschema.Schema {
+	return &jsonschema.Schema{Type: "string", Pattern: `^[^./\\:-][^/\\:]*$`}
+}
+
+// mappingSuffix tells the definition of a value's mapping from that of the value.
+const mappingSuffix = "Mapping"
+
+// orMapping is a scalar, or a mapping as defined.
+func orMapping(scalar *jsonschema.Schema, def string) *jsonschema.Schema {
+	scalar.AnyOf = append(scalar.AnyOf, &jsonschema.Schema{Ref: "#/$defs/" + def + mappingSuffix})
+	return scalar
+}
+
+func (overhead) JSONSchema() *jsonschema.Schema {
+	s := signedSize(0).JSONSchema()
+	s.AnyOf = append(s.AnyOf, &jsonschema.Schema{Type: "string", Enum: []any{"ethernet", "atm"}})
+	return orMapping(s, "overhead")
+}
+
+func (queue) JSONSchema() *jsonschema.Schema   { return orMapping(limit{}.JSONSchema(), "queue") }
+func (jitter) JSONSchema() *jsonschema.Schema  { return orMapping(duration(0).JSONSchema(), "jitter") }
+func (loss) JSONSchema() *jsonschema.Schema    { return orMapping(share(0).JSONSchema(), "loss") }
+func (reorder) JSONSchema() *jsonschema.Schema { return orMapping(share(0).JSONSchema(), "reorder") }
+func (chance) JSONSchema() *jsonschema.Schema  { return orMapping(share(0).JSONSchema(), "chance") }
+
+func (trace) JSONSchema() *jsonschema.Schema {
+	return orMapping(&jsonschema.Schema{AnyOf: []*jsonschema.Schema{fileName{}.JSONSchema()}}, "trace")
+}
+
+func (schedule) JSONSchema() *jsonschema.Schema {
+	return orMapping(&jsonschema.Schema{AnyOf: []*jsonschema.Schema{
+		{Type: "array", Items: &jsonschema.Schema{Ref: "#/$defs/step"}},
+	}}, "schedule")
 }
 
 func (count) JSONSchema() *jsonschema.Schema {
@@ -120,6 +176,10 @@ func (nodeKind) JSONSchema() *jsonschema.Schema   { return choiceSchema(nodeKind
 func (engine) JSONSchema() *jsonschema.Schema     { return choiceSchema(engineChoices()) }
 func (ipFamily) JSONSchema() *jsonschema.Schema   { return choiceSchema(ipFamilyChoices()) }
 func (over) JSONSchema() *jsonschema.Schema       { return choiceSchema(overChoices()) }
+func (discipline) JSONSchema() *jsonschema.Schema { return choiceSchema(disciplineChoices()) }
+func (protocol) JSONSchema() *jsonschema.Schema   { return choiceSchema(protocolChoices()) }
+
+func (distribution) JSONSchema() *jsonschema.Schema { return choiceSchema(distributionChoices()) }
 
 func (paramList) JSONSchema() *jsonschema.Schema {
 	value := anyOf("string", "number", "boolean")
@@ -152,12 +212,20 @@ func (addressMap) JSONSchema() *jsonschema.Schema {
 	}}}
 }
 
-// JSONSchemaExtend lets one size stand for a list of one.
-func (transactionSpec) JSONSchemaExtend(s *jsonschema.Schema) {
-	if writes, ok := s.Properties.Get("writes"); ok {
-		list := *writes
+// orOne lets one value stand for a list of one.
+func orOne(s *jsonschema.Schema, key string, one *jsonschema.Schema) {
+	if property, ok := s.Properties.Get(key); ok {
+		list := *property
 		description := list.Description
 		list.Description = ""
-		s.Properties.Set("writes", &jsonschema.Schema{Description: description, AnyOf: []*jsonschema.Schema{&list, size(0).JSONSchema()}})
+		s.Properties.Set(key, &jsonschema.Schema{Description: description, AnyOf: []*jsonschema.Schema{&list, one}})
 	}
 }
+
+// JSONSchemaExtend lets one size stand for a list of one.
+func (transactionSpec) JSONSchemaExtend(s *jsonschema.Schema) {
+	orOne(s, "writes", size(0).JSONSchema())
+}
+
+// JSONSchemaExtend lets one number stand for a list of one.
+func (lossSpec) JSONSchemaExtend(s *jsonschema.Schema) { orOne(s, "packets", count(0).JSONSchema()) }

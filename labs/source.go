@@ -75,7 +75,7 @@ func Parse(src Source) (*File, error) {
 		return nil, r.err()
 	}
 	f := &File{source: src, root: root}
-	d := &decoder{r}
+	d := &decoder{report: r}
 	if params := root.get("params"); params != nil && params.kind != null {
 		f.params.read(d, params)
 	}

@@ -2,7 +2,6 @@ package labs
 
 import (
 	"fmt"
-	"math"
 	"net"
 	"net/netip"
 	"strings"
@@ -15,7 +14,6 @@ const (
 	minMTU     = 576   // RFC 791: what every IPv4 host must take
 	maxMTU     = 65521 // the largest that a TAP takes: 65535 less the Ethernet header
 	minIPv6MTU = 1280  // RFC 8200, section 5
-	minRate    = 1e3   // bit/s
 )
 
 func (v *validation) links() {
@@ -99,58 +97,6 @@ func interfaceName(s string) bool {
 		return false
 	}
 	return len(s) <= 15 && !strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c == '/' || c == ':' || c > '~' || c == '%' })
-}
-
-func (v *validation) direction(field string, l *tcplabv1.Link, d *tcplabv1.Direction) {
-	s := d.GetShape()
-	field += ".shape"
-	rate, loss := s.GetRateBps(), s.GetLoss()
-	delay := s.GetDelay().AsDuration()
-	switch {
-	case math.IsNaN(rate) || math.IsInf(rate, 0) || rate < 0:
-		v.add(field+".rate_bps", "", "%v is not a rate", rate)
-	case rate != 0 && rate < minRate:
-		v.add(field+".rate_bps", "the least is 1kbit", "a rate of %v bit/s is too low", rate)
-	}
-	if math.IsNaN(loss) || loss < 0 || loss > 1 {
-		v.add(field+".loss", "", "%v is not a probability", loss)
-	}
-	if delay < 0 {
-		v.add(field+".delay", "", "the delay is negative")
-	}
-	shaped := rate != 0 || loss != 0 || delay != 0
-	if shaped && l.GetEngine() == tcplabv1.Engine_ENGINE_VETH {
-		v.add(strings.TrimSuffix(field, ".shape"), "take another engine, or leave the shape out", "the engine veth shapes nothing, and the link has a rate, a delay or a loss")
-	}
-	v.queue(field+".queue", l, rate, s.GetQueue())
-}
-
-// queue checks that the limit can be reached, and lets a packet through.
-func (v *validation) queue(field string, l *tcplabv1.Link, rate float64, q *tcplabv1.Queue) {
-	if q == nil {
-		return
-	}
-	if rate == 0 {
-		v.add(field, "give the link a rate", "a queue without a rate never fills")
-		return
-	}
-	mtu := l.GetMtu()
-	if mtu == 0 {
-		mtu = DefaultMTU
-	}
-	frame := float64(mtu + frameOverhead)
-	bytes := math.Inf(1)
-	switch limit := q.GetLimit().(type) {
-	case *tcplabv1.Queue_Bytes:
-		bytes = float64(limit.Bytes)
-	case *tcplabv1.Queue_Time:
-		bytes = rate / 8 * limit.Time.AsDuration().Seconds()
-	case nil:
-		v.add(field, "packets, bytes or time", "the queue has no limit")
-	}
-	if bytes < frame {
-		v.add(field, "", "a queue of %.0f bytes does not hold one frame of %.0f", bytes, frame)
-	}
 }
 
 // addresses checks the addresses that the lab gives: each is one host's, none
