@@ -31,6 +31,7 @@ var errNotReturned = errors.New("the function ended its goroutine instead of ret
 type Handle struct {
 	name string
 	file *os.File
+	own  bool
 }
 
 // New makes a namespace with its loopback interface up. The name appears in
@@ -79,7 +80,20 @@ func Current() (*Handle, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open this process's network namespace: %w", err)
 	}
-	return &Handle{name: "host", file: file}, nil
+	return &Handle{name: "host", file: file, own: true}, nil
+}
+
+// Own reports whether the handle is Current's: what is set for the namespace as a
+// whole would be set for the host.
+func (h *Handle) Own() bool { return h.own }
+
+// Inode numbers the namespace among all that exist; the number may come again after its end.
+func (h *Handle) Inode() (uint64, error) {
+	var stat unix.Stat_t
+	if err := unix.Fstat(h.FD(), &stat); err != nil {
+		return 0, fmt.Errorf("number the network namespace of %s: %w", h.name, err)
+	}
+	return stat.Ino, nil
 }
 
 // Name is the name given to New.
