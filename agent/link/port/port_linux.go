@@ -42,6 +42,9 @@ type End struct {
 // killed process loses the pair; here each end is born where it belongs.
 func Veth(a, b End) error {
 	for _, end := range []End{a, b} {
+		if end.NS.Own() {
+			continue // a setting for all its interfaces is the host's own to make
+		}
 		if err := end.NS.Do(steerNew); err != nil {
 			return fmt.Errorf("keep frames in order in %s: %w", end.NS.Name(), err)
 		}
