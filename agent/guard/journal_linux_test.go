@@ -95,8 +95,8 @@ func TestRollbackFails(t *testing.T) {
 }
 
 func TestRollbackLeavesAlone(t *testing.T) {
-	edit := func(old, new string) func(string) string {
-		return func(content string) string { return strings.ReplaceAll(content, old, new) }
+	edit := func(old, with string) func(string) string {
+		return func(content string) string { return strings.ReplaceAll(content, old, with) }
 	}
 	for name, test := range map[string]struct {
 		edit   func(content string) string

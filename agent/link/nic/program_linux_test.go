@@ -70,7 +70,9 @@ func TestProgramsAtTheInterface(t *testing.T) {
 	keep := []link.Match{{Destination: netip.MustParsePrefix("192.0.2.9/32"), Protocol: link.TCP, Port: 443}}
 	frame := packet{to: "192.0.2.1", from: "10.0.0.1", protocol: protoTCP, ports: [2]uint16{50000, 443}}.frame()
 	away := load(t, func(on int) asm.Instructions { return enter(sent, selection{match: web, kept: keep}, into, back, on) })
-	home := load(t, func(on int) asm.Instructions { return enter(received, selection{match: web, kept: keep}, into, back, on) })
+	home := load(t, func(on int) asm.Instructions {
+		return enter(received, selection{match: web, kept: keep}, into, back, on)
+	})
 	reply := packet{to: "10.0.0.1", from: "192.0.2.1", protocol: protoTCP, ports: [2]uint16{443, 50000}}.frame()
 
 	if got, _ := away.run(t, frame, skb{}); got != answerNext {
