@@ -11,10 +11,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/tcplab/tcplab/agent/link"
-	"github.com/tcplab/tcplab/agent/link/verify"
 	"github.com/tcplab/tcplab/agent/topology"
 	"github.com/tcplab/tcplab/internal/rpcerr"
 	"github.com/tcplab/tcplab/labs"
@@ -77,8 +74,11 @@ func (d *deployment) build(ctx context.Context) (err error) {
 		return rpcerr.New(codes.FailedPrecondition, rpcerr.HostUnsupported, "`tcplab doctor` shows what this host can do, and what to do about the rest.",
 			"build lab %s: %w", d.lab.GetName(), err)
 	}
-	d.response = &tcplabv1.ApplyResponse{Nodes: d.nodes(), Links: d.unmeasured(), EngineReasons: d.choice.reasons}
-	d.reports = d.response.GetLinks()
+	d.reports = d.unmeasured()
+	if err := d.readBack(d.reports); err != nil {
+		return errors.Join(err, d.standing.Close(), d.engines.Close())
+	}
+	d.response = &tcplabv1.ApplyResponse{Nodes: d.nodes(), Links: d.reports, EngineReasons: d.choice.reasons}
 	return nil
 }
 
@@ -177,19 +177,6 @@ func (d *deployment) nodes() []*tcplabv1.DeployedNode {
 	return all
 }
 
-// unmeasured reports each direction of each link as it was asked.
-func (d *deployment) unmeasured() []*tcplabv1.LinkReport {
-	var all []*tcplabv1.LinkReport
-	for i, l := range d.plan.Links {
-		for way, direction := range l.Directions {
-			all = append(all, &tcplabv1.LinkReport{
-				Name: l.Name, Direction: wayOf(way), Engine: d.choice.kinds[i], Spec: topology.ShapeMessage(direction.Shape),
-			})
-		}
-	}
-	return all
-}
-
 // wayOf is a direction as it travels: 0 is from the link's end a to b.
 func wayOf(direction int) tcplabv1.LinkDirection {
 	if direction == 0 {
@@ -218,65 +205,6 @@ func (d *deployment) occupy(use string) (release func(), err error) {
 		d.busy, d.idle = "", nil
 		close(done)
 	}, nil
-}
-
-// verify measures the links and re-arms them.
-func (d *deployment) verify(ctx context.Context) ([]*tcplabv1.LinkReport, error) {
-	release, err := d.occupy("a verification")
-	if err != nil {
-		return nil, err
-	}
-	defer release()
-	ctx, cancel := d.during(ctx)
-	defer cancel()
-	specs := make([]link.Spec, len(d.plan.Links))
-	for i := range specs {
-		specs[i] = d.standing.Spec(i)
-	}
-	measured, err := verify.Links(ctx, specs, verify.Options{
-		Counters: func(i int) ([2]link.Counters, error) { return d.standing.Links[i].Counters() },
-	})
-	if err != nil {
-		return nil, fmt.Errorf("verify deployment %s: %w", d.id, err)
-	}
-	if err := d.rearm(); err != nil {
-		return nil, err
-	}
-	reports := d.unmeasured()
-	for i, report := range measured {
-		for way, direction := range report.Directions {
-			judge(reports[2*i+way], direction)
-		}
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.reports = reports
-	return reports, nil
-}
-
-// judge enters what was measured of a direction.
-func judge(r *tcplabv1.LinkReport, d verify.Direction) {
-	r.Measured = &tcplabv1.LinkMeasurement{
-		Delay: durationpb.New(d.Measured.Delay), RateBps: d.Measured.RateBps, Loss: d.Measured.Loss,
-	}
-	switch d.Verdict() {
-	case verify.Passed:
-		r.Verdict = tcplabv1.LinkVerdict_LINK_VERDICT_PASSED
-		return
-	case verify.Failed:
-		r.Verdict = tcplabv1.LinkVerdict_LINK_VERDICT_FAILED
-	default:
-		r.Verdict = tcplabv1.LinkVerdict_LINK_VERDICT_UNPROVEN
-	}
-	for _, finding := range []verify.Finding{d.Delay, d.Rate, d.Loss} {
-		if finding.Verdict == verify.Passed {
-			continue
-		}
-		if r.Detail != "" {
-			r.Detail += "; "
-		}
-		r.Detail += finding.Detail
-	}
 }
 
 // verified is a copy of the links' last reports.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/tcplab/tcplab/agent/flow"
+	"github.com/tcplab/tcplab/agent/link"
 	"github.com/tcplab/tcplab/agent/observe"
 	"github.com/tcplab/tcplab/agent/spool"
 	"github.com/tcplab/tcplab/internal/rpcerr"
@@ -275,10 +277,11 @@ func (d *deployment) countLinks(reports []*tcplabv1.LinkReport) error {
 			continue
 		}
 		for way, c := range counters {
-			r := reports[2*i+way]
+			r := d.place(reports, i, way)[0]
 			r.Counters = &tcplabv1.LinkCounters{
-				Received: c.Received, Delivered: c.Delivered, Lost: c.Lost, Overflow: c.Overflow, Failed: c.Failed,
-				PeakQueue: uint32(c.PeakQueue),
+				Received: c.Received, Delivered: c.Delivered, Lost: c.Lost, Overflow: c.Overflow, Early: c.Early, Marked: c.Marked,
+				Duplicated: c.Duplicated, Corrupted: c.Corrupted, Reordered: c.Reordered, Failed: c.Failed,
+				PeakQueue: uint32(min(c.PeakQueue, math.MaxUint32)),
 			}
 			if c.Failed > 0 {
 				errs = append(errs, fmt.Errorf(
@@ -287,8 +290,25 @@ func (d *deployment) countLinks(reports []*tcplabv1.LinkReport) error {
 					engineName(r.GetEngine()), c.Failed, c.Received))
 			}
 		}
+		errs = append(errs, d.timeLink(i, l, reports))
 	}
 	return errors.Join(errs...)
+}
+
+// timeLink enters how late the link's engine handed frames over, where it knows.
+func (d *deployment) timeLink(i int, l link.Link, reports []*tcplabv1.LinkReport) error {
+	timed, ok := l.(lateness)
+	if !ok {
+		return nil
+	}
+	late, err := timed.Lateness()
+	if err != nil {
+		return fmt.Errorf("lateness of link %s: %w", d.plan.Links[i].Name, err)
+	}
+	for way := range late {
+		d.place(reports, i, way)[0].Lateness = latenessMessage(&late[way])
+	}
+	return nil
 }
 
 // experiment runs one experiment's flows together: all listen before any

@@ -2,6 +2,7 @@ package verify
 
 import (
 	"math"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -13,27 +14,61 @@ const ms = time.Millisecond
 // shaped is what the link of these tests was asked to be.
 var shaped = link.Shape{Rate: 100e6, Delay: 10 * ms, Loss: link.RandomLoss(0.05), Queue: link.Queue{Packets: 250}}
 
+// judged judges what was seen of a link that was asked to be so.
+func judged(shape link.Shape, seen observation) Stream {
+	s := ask(shape)
+	j := &judge{subject: s, plan: newPlan(s, time.Second, 1e-9), falseAlarm: 1e-9}
+	return j.judge(seen)
+}
+
+// ask is a direction's own stream with the shape.
+func ask(shape link.Shape) subject { return subjects(link.Direction{Shape: shape}, 1500)[0] }
+
+func planFor(shape link.Shape) plan { return newPlan(ask(shape), time.Second, 1e-9) }
+
 // see is what probes see on a link of the given delay, rate and losses, on a host that
 // delays each arrival by what late returns.
-func see(plan schedule, delay time.Duration, rate float64, lost int, late func(i int) time.Duration) observation {
-	seen := observation{sent: plan.lossProbes, received: plan.lossProbes - lost}
-	for i := range plan.delayProbes {
-		seen.delays = append(seen.delays, delay+late(i))
+func see(plan plan, delay time.Duration, rate float64, lost int, late func(i int) time.Duration) observation {
+	seen := observation{counted: plan.counted, armed: 1}
+	for i := range plan.delayProbes + plan.counted {
+		sent := time.Second + time.Duration(i)*ms
+		f := sighting{sent: sent, arrived: sent + delay, copies: 1}
+		if i < plan.delayProbes {
+			f.arrived += late(i)
+		} else {
+			f.arrived += late(10)
+		}
+		if i >= plan.delayProbes && (i-plan.delayProbes)*lost/plan.counted != (i+1-plan.delayProbes)*lost/plan.counted {
+			f = sighting{sent: sent}
+		}
+		seen.frames = append(seen.frames, f)
 	}
-	for range plan.trains {
-		t := train{frames: plan.train, bytes: plan.trainFrame, sending: time.Duration(plan.train) * 4 * time.Microsecond}
-		bucket := float64(plan.trainFrame) + rate/8*burst.Seconds()
-		for i := range plan.train {
-			behind := max(0, float64((i+1)*plan.trainFrame)-bucket)
+	shuffle(seen.frames[plan.delayProbes:])
+	for _, row := range plan.trains {
+		t := train{tells: row.tells, frames: row.frames, bytes: row.size, lasts: row.lasts, sending: time.Duration(row.frames) * 4 * time.Microsecond}
+		bucket := float64(row.size) + rate/8*burst.Seconds()
+		for i := range row.frames {
+			behind := max(0, float64((i+1)*row.size)-bucket)
 			arrival := delay + time.Duration(behind*8/rate*1e9) + late(i)
 			if i > 0 {
 				arrival = max(arrival, t.arrivals[i-1])
 			}
 			t.arrivals = append(t.arrivals, arrival)
 		}
+		seen.frames = append(seen.frames, make([]sighting, row.frames)...)
 		seen.trains = append(seen.trains, t)
 	}
 	return seen
+}
+
+// shuffle mixes which of the frames were lost, the same way each time.
+func shuffle(frames []sighting) {
+	r := rand.New(rand.NewPCG(1, 2))
+	r.Shuffle(len(frames), func(a, b int) {
+		frames[a].copies, frames[b].copies = frames[b].copies, frames[a].copies
+		da, db := frames[a].delay(), frames[b].delay()
+		frames[a].arrived, frames[b].arrived = frames[a].sent+db, frames[b].sent+da
+	})
 }
 
 func punctual(int) time.Duration { return 30 * time.Microsecond }
@@ -47,8 +82,8 @@ func busy(i int) time.Duration {
 }
 
 func TestJudgeFindsEachQuantityThatIsWrong(t *testing.T) {
-	plan := newSchedule(shaped, 1500, 1e-9)
-	n := plan.lossProbes
+	plan := planFor(shaped)
+	n := plan.counted
 	expected := int(math.Round(0.05 * float64(n)))
 	type verdicts struct{ delay, rate, loss Verdict }
 	tests := map[string]struct {
@@ -68,7 +103,7 @@ func TestJudgeFindsEachQuantityThatIsWrong(t *testing.T) {
 		"three times the loss":    {shaped, see(plan, 10*ms, 100e6, 3*expected, punctual), verdicts{loss: Failed}},
 		"5% loss where none was":  {lossless(shaped), see(plan, 10*ms, 100e6, expected, punctual), verdicts{loss: Failed}},
 		"one loss where none was": {lossless(shaped), see(plan, 10*ms, 100e6, 1, punctual), verdicts{loss: Failed}},
-		"all is lost":             {shaped, observation{sent: n}, verdicts{delay: Unproven, rate: Unproven, loss: Failed}},
+		"all is lost":             {shaped, lostAll(n), verdicts{delay: Unproven, rate: Unproven, loss: Failed}},
 		"the queue overflowed": {lossless(shaped), func() observation {
 			seen := see(plan, 10*ms, 100e6, 7, punctual)
 			seen.overflow = true
@@ -82,7 +117,7 @@ func TestJudgeFindsEachQuantityThatIsWrong(t *testing.T) {
 		"the host is too slow": {shaped, func() observation {
 			seen := see(plan, 10*ms, 100e6, expected, punctual)
 			for i := range seen.trains {
-				seen.trains[i].sending = plan.trainLasts
+				seen.trains[i].sending = plan.trains[i].lasts
 			}
 			return seen
 		}(), verdicts{rate: Unproven}},
@@ -104,10 +139,11 @@ func TestJudgeFindsEachQuantityThatIsWrong(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			d := judge(test.shape, plan, test.seen, 1e-9)
-			got := verdicts{d.Delay.Verdict, d.Rate.Verdict, d.Loss.Verdict}
+			s := ask(test.shape)
+			d := (&judge{subject: s, plan: plan, falseAlarm: 1e-9}).judge(test.seen)
+			got := verdicts{d.Findings[Delay].Verdict, d.Findings[Rate].Verdict, d.Findings[Loss].Verdict}
 			if got != test.want {
-				t.Errorf("verdicts %v, want %v\ndelay: %s\nrate: %s\nloss: %s", got, test.want, d.Delay.Detail, d.Rate.Detail, d.Loss.Detail)
+				t.Errorf("verdicts %v, want %v\n%v", got, test.want, d.Findings)
 			}
 			if want := max(test.want.delay, test.want.rate, test.want.loss); d.Verdict() != want {
 				t.Errorf("all in all %v, want %v", d.Verdict(), want)
@@ -121,33 +157,33 @@ func lossless(s link.Shape) link.Shape {
 	return s
 }
 
+func lostAll(n int) observation {
+	return observation{counted: n, frames: make([]sighting, n), armed: 1}
+}
+
 func TestWhatCannotBeProvenIsNotPassed(t *testing.T) {
 	rare := link.Shape{Loss: link.RandomLoss(1e-6)}
-	plan := newSchedule(rare, 1500, 1e-9)
-	if d := judge(rare, plan, see(plan, 0, 1e9, 0, punctual), 1e-9); d.Loss.Verdict != Unproven {
-		t.Errorf("a loss of one in a million: %v, %s", d.Loss.Verdict, d.Loss.Detail)
+	if f := judged(rare, see(planFor(rare), 0, 1e9, 0, punctual)).Findings[Loss]; f.Verdict != Unproven {
+		t.Errorf("a loss of one in a million: %v, %s", f.Verdict, f.Detail)
 	}
 	fast := link.Shape{Rate: 100e9, Queue: link.Queue{Packets: 1000}}
-	plan = newSchedule(fast, 1500, 1e-9)
-	if d := judge(fast, plan, see(plan, 0, 100e9, 0, punctual), 1e-9); d.Rate.Verdict != Unproven {
-		t.Errorf("a rate of 100 Gbit/s: %v, %s", d.Rate.Verdict, d.Rate.Detail)
+	if f := judged(fast, see(planFor(fast), 0, 100e9, 0, punctual)).Findings[Rate]; f.Verdict != Unproven {
+		t.Errorf("a rate of 100 Gbit/s: %v, %s", f.Verdict, f.Detail)
 	}
 	far := link.Shape{Delay: 5 * time.Second}
-	plan = newSchedule(far, 1500, 1e-9).fit(time.Second)
-	if plan.frames() != 0 {
+	if plan := planFor(far).fit(time.Second); plan.frames() != 0 {
 		t.Errorf("%d probes of a delay of 5 s are to fit into 1 s", plan.frames())
 	}
-	if d := judge(far, plan, observation{}, 1e-9); d.Verdict() != Unproven {
+	if d := judged(far, observation{}); d.Verdict() != Unproven {
 		t.Errorf("a delay of 5 s: %v", d.Verdict())
 	}
 }
 
 func TestUnlimitedLinkMustKeepUp(t *testing.T) {
-	plan := newSchedule(link.Shape{}, 1500, 1e-9)
 	for rate, want := range map[float64]Verdict{10e9: Passed, 10e6: Failed} {
-		d := judge(link.Shape{}, plan, see(plan, 0, rate, 0, punctual), 1e-9)
-		if d.Rate.Verdict != want {
-			t.Errorf("a link of %s where no limit was asked: %v, want %v: %s", bitRate(rate), d.Rate.Verdict, want, d.Rate.Detail)
+		f := judged(link.Shape{}, see(planFor(link.Shape{}), 0, rate, 0, punctual)).Findings[Rate]
+		if f.Verdict != want {
+			t.Errorf("a link of %s where no limit was asked: %v, want %v: %s", bitRate(rate), f.Verdict, want, f.Detail)
 		}
 	}
 }
@@ -162,12 +198,13 @@ func TestMerge(t *testing.T) {
 		{Unproven, Passed, Passed},
 		{Passed, Unproven, Passed},
 	} {
-		got := merge(
-			Direction{Rate: Finding{Verdict: test.earlier}, Delay: Finding{Verdict: test.earlier}},
-			Direction{Rate: Finding{Verdict: test.later}, Delay: Finding{Verdict: test.later}},
-		)
-		if got.Rate.Verdict != test.want || got.Delay.Verdict != test.want {
-			t.Errorf("%v, then %v: rate %v and delay %v, want %v", test.earlier, test.later, got.Rate.Verdict, got.Delay.Verdict, test.want)
+		var earlier, later Stream
+		for _, q := range []Quantity{Delay, Rate} {
+			earlier.Findings[q].Verdict, later.Findings[q].Verdict = test.earlier, test.later
+		}
+		got := merge(earlier, later)
+		if got.Findings[Rate].Verdict != test.want || got.Findings[Delay].Verdict != test.want {
+			t.Errorf("%v, then %v: rate %v and delay %v, want %v", test.earlier, test.later, got.Findings[Rate].Verdict, got.Findings[Delay].Verdict, test.want)
 		}
 	}
 }
@@ -213,7 +250,7 @@ func TestFalseAlarms(t *testing.T) {
 	}
 }
 
-func TestSchedulesFitTheQueueAndTheTime(t *testing.T) {
+func TestPlansFitTheQueueAndTheTime(t *testing.T) {
 	for _, shape := range []link.Shape{
 		{},
 		{Delay: 10 * ms},
@@ -223,22 +260,26 @@ func TestSchedulesFitTheQueueAndTheTime(t *testing.T) {
 		{Rate: 10e6, Queue: link.Queue{Bytes: 20000}},
 		{Rate: 100e6, Queue: link.Queue{Time: 5 * ms}},
 		{Rate: 1e9, Loss: link.RandomLoss(0.001), Queue: link.Queue{Packets: 1000}},
+		{Rate: 20e6, Overhead: link.Overhead{Bytes: 24, MinBytes: 84}, Burst: 64 << 10, Queue: link.Queue{Packets: 100}},
+		{Delay: 50 * ms, Jitter: link.Jitter{Amount: 10 * ms, Distribution: link.Normal}},
 	} {
-		s := newSchedule(shape, 1500, 1e-9).fit(time.Second)
+		s := planFor(shape).fit(time.Second)
 		if s.lasts() > time.Second {
 			t.Errorf("%+v: takes %v", shape, s.lasts())
 		}
-		if s.train > queueRoom(shape, s.trainFrame) {
-			t.Errorf("%+v: a train of %d frames of %d bytes is more than the queue", shape, s.train, s.trainFrame)
+		for _, row := range s.trains {
+			if row.frames > queueRoom(shape, row.size)+shape.Burst/row.size {
+				t.Errorf("%+v: a train of %d frames of %d bytes is more than the queue", shape, row.frames, row.size)
+			}
 		}
-		if s.lossBurst > queueRoom(shape, smallFrame) {
-			t.Errorf("%+v: a burst of %d probes is more than the queue", shape, s.lossBurst)
+		if s.countBurst > queueRoom(shape, s.small) {
+			t.Errorf("%+v: a burst of %d probes is more than the queue", shape, s.countBurst)
 		}
-		if shape.Rate > 0 && s.lossSpacing < shape.Serialization(s.lossBurst*smallFrame) {
-			t.Errorf("%+v: bursts of %d probes every %v are more than the rate", shape, s.lossBurst, s.lossSpacing)
+		if shape.Rate > 0 && s.countSpacing < time.Duration(s.countBurst)*shape.Serialization(s.small) {
+			t.Errorf("%+v: bursts of %d probes every %v are more than the rate", shape, s.countBurst, s.countSpacing)
 		}
 	}
-	if got := newSchedule(link.Shape{Delay: 10 * ms}, 1500, 1e-9).lasts(); got > 100*ms {
+	if got := planFor(link.Shape{Delay: 10 * ms}).lasts(); got > 100*ms {
 		t.Errorf("a link of 10 ms takes %v to verify", got)
 	}
 }

@@ -16,42 +16,50 @@ import (
 // measuring itself was not possible; a link that is not what was asked is no
 // error but a verdict.
 func Link(ctx context.Context, spec link.Spec, options Options) (Report, error) {
-	options = options.withDefaults()
-	dropped := func() (frames [2]uint64, err error) {
-		if options.Counters == nil {
-			return frames, nil
-		}
-		counts, err := options.Counters(0)
-		if err != nil {
-			return frames, fmt.Errorf("verify link %s: %w", spec.Name, err)
-		}
-		for i, c := range counts {
-			frames[i] = c.Overflow + c.Failed
-		}
-		return frames, nil
+	report, err := verify(ctx, spec, options.withDefaults())
+	if err != nil {
+		return report, fmt.Errorf("verify link %s: %w", spec.Name, err)
 	}
+	return report, nil
+}
+
+func verify(ctx context.Context, spec link.Spec, options Options) (Report, error) {
 	begin := time.Now()
 	deadline := begin.Add(options.Limit)
 	report := Report{Name: spec.Name}
 
 	var channels [2]*channel
-	var sum [2]observation // loss counts and trains of all attempts that count
+	var judges [2][]*judge
+	needs := time.Duration(0)
 	for i, direction := range spec.Directions {
-		mtu := min(spec.Ends[0].MTU, spec.Ends[1].MTU)
-		plan := newSchedule(direction.Shape, mtu, options.FalseAlarm).fit(options.Limit)
-		c, err := newChannel(spec, i, plan)
-		if err != nil {
-			return report, fmt.Errorf("verify link %s: %w", spec.Name, err)
+		all := subjects(direction, min(spec.Ends[0].MTU, spec.Ends[1].MTU))
+		plans := make([]plan, len(all))
+		for n, s := range all {
+			plans[n] = newPlan(s, options.Limit, options.FalseAlarm).fit(options.Limit)
+			needs = max(needs, plans[n].lasts())
+			judges[i] = append(judges[i], &judge{subject: s, plan: plans[n], falseAlarm: options.FalseAlarm / float64(len(all))})
 		}
-		defer c.close()
-		channels[i] = c
-	}
-	for {
-		before, err := dropped()
+		c, err := newChannel(spec, i, all, plans)
 		if err != nil {
 			return report, err
 		}
-		var seen [2]observation
+		defer c.close()
+		channels[i] = c
+		report.Directions[i] = make(Direction, len(all))
+	}
+	var armed time.Duration // since the epoch; 0: not known
+	if options.Rearm != nil {
+		if err := options.Rearm(0); err != nil {
+			return report, err
+		}
+		armed = epoch()
+	}
+	for {
+		before, err := options.dropped()
+		if err != nil {
+			return report, err
+		}
+		var seen [2][]observation
 		group, ctx := errgroup.WithContext(ctx)
 		for i, c := range channels {
 			group.Go(func() (err error) {
@@ -60,38 +68,43 @@ func Link(ctx context.Context, spec link.Spec, options Options) (Report, error) 
 			})
 		}
 		if err := group.Wait(); err != nil {
-			return report, fmt.Errorf("verify link %s: %w", spec.Name, err)
+			return report, err
 		}
-		after, err := dropped()
+		after, err := options.dropped()
 		if err != nil {
 			return report, err
 		}
 		again := false
-		for i, c := range channels {
-			seen[i].overflow = after[i] > before[i]
-			if seen[i].void() == "" {
-				seen[i].sent += sum[i].sent
-				seen[i].received += sum[i].received
-				sum[i].sent, sum[i].received = seen[i].sent, seen[i].received
+		for i := range channels {
+			for n, j := range judges[i] {
+				seen[i][n].overflow = after[i] > before[i]
+				seen[i][n].armed = armed
+				fresh := j.judge(seen[i][n])
+				if report.Attempts > 0 {
+					fresh = merge(report.Directions[i][n], fresh)
+				}
+				report.Directions[i][n] = fresh
+				again = again || fresh.again()
 			}
-			if !seen[i].overrun {
-				seen[i].trains = append(sum[i].trains, seen[i].trains...)
-				sum[i].trains = seen[i].trains
-			}
-			fresh := judge(spec.Directions[i].Shape, c.plan, seen[i], options.FalseAlarm)
-			if report.Attempts > 0 {
-				fresh = merge(report.Directions[i], fresh)
-			}
-			report.Directions[i] = fresh
-			again = again || fresh.Delay.again || fresh.Rate.again || fresh.Loss.again
 		}
 		report.Attempts++
 		report.Took = time.Since(begin)
-		needs := max(channels[0].plan.lasts(), channels[1].plan.lasts())
 		if !again || report.Attempts >= options.Attempts || time.Until(deadline) < needs {
 			return report, nil
 		}
 	}
+}
+
+// dropped is how many frames each direction has lost for want of room, or by its engine's own fault.
+func (o Options) dropped() (frames [2]uint64, err error) {
+	if o.Counters == nil {
+		return frames, nil
+	}
+	counts, err := o.Counters(0)
+	for i, c := range counts {
+		frames[i] = c.Overflow + c.Early + c.Failed
+	}
+	return frames, err
 }
 
 // Links measures several links, Options.Parallel at once. Reports are in the order of specs.
@@ -106,6 +119,9 @@ func Links(ctx context.Context, specs []link.Spec, options Options) ([]Report, e
 			one := options
 			if options.Counters != nil {
 				one.Counters = func(int) ([2]link.Counters, error) { return options.Counters(i) }
+			}
+			if options.Rearm != nil {
+				one.Rearm = func(int) error { return options.Rearm(i) }
 			}
 			reports[i], errs[i] = Link(ctx, spec, one)
 			return nil

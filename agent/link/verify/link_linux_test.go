@@ -77,9 +77,13 @@ var patient = Options{Limit: 10 * time.Second, Attempts: 5}
 func log(t *testing.T, r Report) {
 	t.Helper()
 	for i, d := range r.Directions {
-		t.Logf("direction %d: delay %v: %s", i, d.Delay.Verdict, d.Delay.Detail)
-		t.Logf("direction %d: rate %v: %s", i, d.Rate.Verdict, d.Rate.Detail)
-		t.Logf("direction %d: loss %v: %s", i, d.Loss.Verdict, d.Loss.Detail)
+		for _, s := range d {
+			for q, f := range s.Findings {
+				if f.Detail != "" {
+					t.Logf("direction %d %s: %v %v: %s", i, s.Path, Quantity(q), f.Verdict, f.Detail)
+				}
+			}
+		}
 	}
 	t.Logf("%d attempts in %v", r.Attempts, r.Took.Round(time.Millisecond))
 }
@@ -161,7 +165,7 @@ func TestUnshapedLink(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := report.Directions[0].Delay.Verdict; got != Failed {
+	if got := report.Directions[0][0].Findings[Delay].Verdict; got != Failed {
 		t.Errorf("a delay of 10 ms on a bare veth is %v", got)
 	}
 }

@@ -1,9 +1,11 @@
 package verify
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -12,14 +14,24 @@ import (
 	"github.com/tcplab/tcplab/agent/link"
 )
 
-// channel probes one direction.
+// channel probes one direction, all its streams at once.
 type channel struct {
 	from, to *socket
-	plan     schedule
-	lossy    bool // losses are asked for: do not wait for what is missing once the last frame is here
+	probes   []*prober
+	nonces   []uint32 // of all attempts
 }
 
-func newChannel(spec link.Spec, direction int, plan schedule) (*channel, error) {
+// prober is what a channel sends into one stream.
+type prober struct {
+	subject
+	plan  plan
+	index uint8
+	// Of the sender and of the receiver, by kind of packet: small frames, and by train.
+	small, expected []mold
+	trains          [][]mold
+}
+
+func newChannel(spec link.Spec, direction int, subjects []subject, plans []plan) (*channel, error) {
 	from, err := newSender(spec.Ends[direction])
 	if err != nil {
 		return nil, err
@@ -28,90 +40,184 @@ func newChannel(spec link.Spec, direction int, plan schedule) (*channel, error) 
 	if err != nil {
 		return nil, errors.Join(err, from.close())
 	}
-	return &channel{from: from, to: to, plan: plan, lossy: spec.Directions[direction].Shape.Loss.Mean() > 0}, nil
+	c := &channel{from: from, to: to}
+	for i, s := range subjects {
+		p := &prober{subject: s, plan: plans[i], index: uint8(i)}
+		for _, k := range s.kinds {
+			p.small = append(p.small, newMold(k, from.address, p.plan.small))
+			p.expected = append(p.expected, newMold(k, from.address, p.plan.small))
+		}
+		for _, t := range p.plan.trains {
+			var molds []mold
+			for _, k := range s.kinds {
+				molds = append(molds, newMold(k, from.address, t.size))
+			}
+			p.trains = append(p.trains, molds)
+		}
+		c.probes = append(c.probes, p)
+	}
+	return c, nil
 }
 
 func (c *channel) close() error { return errors.Join(c.from.close(), c.to.close()) }
 
-// measure sends all that is planned and returns what was seen of it. It ends when all
+// measure sends all that is planned and returns what was seen of it, by stream. It ends when all
 // has arrived, or when what is missing will not come any more, at the deadline at
 // the latest.
-func (c *channel) measure(ctx context.Context, deadline time.Time) (observation, error) {
-	nonce := rand.Uint64()
-	var seen observation
-	var until atomic.Int64 // when listening ends, in ns since the epoch; the sender brings it forward
-	until.Store(deadline.UnixNano())
-	var sent atomic.Bool
+func (c *channel) measure(ctx context.Context, deadline time.Time) ([]observation, error) {
+	nonce := rand.Uint32()
+	c.nonces = append(c.nonces, nonce)
+	seen := make([]observation, len(c.probes))
+	var until atomic.Int64 // when listening ends, in ns since the epoch; grows with each sender's end
+	var senders atomic.Int32
+	senders.Store(int32(len(c.probes)))
 
 	group, ctx := errgroup.WithContext(ctx)
-	starts := make([]time.Duration, c.plan.trains) // of trains, since the epoch
+	for i, p := range c.probes {
+		group.Go(func() error {
+			defer func() {
+				end := time.Now().Add(p.plan.drain + p.plan.grace)
+				if end.After(deadline) {
+					end, seen[i].cut = deadline, true
+				}
+				for old := until.Load(); old < end.UnixNano() && !until.CompareAndSwap(old, end.UnixNano()); old = until.Load() {
+				}
+				senders.Add(-1)
+			}()
+			return p.send(ctx, c.from, nonce, deadline, &seen[i])
+		})
+	}
+	arrivals := make([]*arrivals, len(c.probes))
+	for i, p := range c.probes {
+		arrivals[i] = newArrivals(p)
+	}
+	foreign := false
 	group.Go(func() error {
-		defer func() {
-			end := time.Now().Add(c.plan.drain + c.plan.grace)
-			if end.Before(deadline) {
-				until.Store(end.UnixNano())
-			} else {
-				seen.cut = true
-			}
-			sent.Store(true)
-		}()
-		return c.send(ctx, nonce, deadline, &seen, starts)
-	})
-	arrivals := make([][]time.Duration, c.plan.trains)
-	var delays []time.Duration
-	received := 0
-	group.Go(func() error {
-		frame, control := make([]byte, 128), make([]byte, controlLen())
-		known := make(map[kind]*bits)
-		missing := c.plan.frames()
-		last := false // the last frame is here
+		frame, control := make([]byte, sight), make([]byte, controlLen())
 		for {
-			if sent.Load() && (missing == 0 || last && c.lossy) || time.Now().UnixNano() > until.Load() || ctx.Err() != nil {
+			over := senders.Load() == 0
+			if now := time.Now(); now.After(deadline) || over && now.UnixNano() > until.Load() || over && complete(arrivals) || ctx.Err() != nil {
 				return ctx.Err()
 			}
-			p, arrived, ok, err := c.to.receive(frame, control)
+			n, arrived, err := c.to.receive(frame, control)
 			if err != nil {
 				return err
 			}
-			if !ok || p.nonce != nonce || known[p.kind].has(p.seq) {
+			if n == 0 {
+				for _, a := range arrivals {
+					a.quiet++
+				}
 				continue
 			}
-			if known[p.kind] == nil {
-				known[p.kind] = new(bits)
-			}
-			known[p.kind].add(p.seq)
-			missing--
-			switch train := int(p.kind) - int(kindTrain); {
-			case p.kind == kindDelay:
-				delays = append(delays, arrived-p.sent)
-			case p.kind == kindLoss:
-				received++
-				if int(p.seq)%c.plan.lossBurst == 0 {
-					delays = append(delays, arrived-p.sent) // the first of a burst finds the link idle too
-				}
-			case train >= 0 && train < len(arrivals):
-				arrivals[train] = append(arrivals[train], arrived)
-				last = last || train == len(arrivals)-1 && int(p.seq) == c.plan.train-1
+			p, ok := parse(frame[:n], nonce)
+			switch {
+			case ok && int(p.stream) < len(arrivals):
+				arrivals[p.stream].take(p, arrived, frame[:n])
+			case !c.known(frame[:n]):
+				foreign = true
 			}
 		}
 	})
 	if err := group.Wait(); err != nil {
-		return observation{}, err
+		return nil, err
 	}
 	end := epoch()
-	seen.delays, seen.received = delays, received
-	for i := range seen.trains {
-		seen.trains[i].arrivals = arrivals[i]
-		seen.trains[i].waited = end - starts[i]
+	overrun, err := c.to.overrun()
+	for i, a := range arrivals {
+		a.enter(&seen[i], end)
+		seen[i].overrun, seen[i].foreign = overrun, foreign
 	}
-	var err error
-	seen.overrun, err = c.to.overrun()
 	return seen, err
 }
 
-// send sends all that is planned, and notes in seen and starts what it did. It ends at
+// known reports whether a frame is a late probe of an earlier attempt.
+func (c *channel) known(frame []byte) bool {
+	return slices.ContainsFunc(c.nonces, func(nonce uint32) bool {
+		_, ok := parse(frame, nonce)
+		return ok
+	})
+}
+
+func complete(all []*arrivals) bool {
+	return !slices.ContainsFunc(all, func(a *arrivals) bool { return !a.complete() })
+}
+
+// arrivals are the frames of one stream as they come in.
+type arrivals struct {
+	*prober
+	frames  []sighting
+	trains  [][]time.Duration
+	missing int
+	latest  uint32 // the highest number so far, and one
+	last    bool   // the last frame is here
+	quiet   int    // times in a row that nothing came for wakeup
+}
+
+func newArrivals(p *prober) *arrivals {
+	n := p.plan.frames()
+	return &arrivals{prober: p, frames: make([]sighting, n), trains: make([][]time.Duration, len(p.plan.trains)), missing: n}
+}
+
+// complete reports whether nothing more will come.
+func (a *arrivals) complete() bool {
+	s := a.shape
+	if s.Duplicate.Probability > 0 && a.quiet < 3 {
+		return false
+	}
+	inOrder := !s.Jitter.Reorder && s.Reorder.IsZero()
+	lossy := !s.Loss.IsZero()
+	return a.missing == 0 || a.last && inOrder && lossy
+}
+
+func (a *arrivals) take(p probe, arrived time.Duration, frame []byte) {
+	a.quiet = 0
+	if int(p.seq) >= len(a.frames) {
+		return // none of ours
+	}
+	f := &a.frames[p.seq]
+	f.copies++
+	if f.copies == 1 {
+		a.missing--
+		f.arrived = arrived
+		f.overtaken = p.seq+1 < a.latest
+		a.latest = max(a.latest, p.seq+1)
+		a.last = a.last || int(p.seq) == len(a.frames)-1
+	}
+	train := int(p.seq) - a.plan.delayProbes - a.plan.counted
+	if train < 0 {
+		if !bytes.Equal(a.expected[int(p.seq)%len(a.expected)].pour(p), frame) {
+			f.damaged++
+		}
+		return
+	}
+	for i, t := range a.plan.trains {
+		if train < t.frames {
+			a.trains[i] = append(a.trains[i], arrived)
+			return
+		}
+		train -= t.frames
+	}
+}
+
+// enter puts what has come in beside what was sent.
+func (a *arrivals) enter(seen *observation, end time.Duration) {
+	for i := range seen.frames {
+		sent := seen.frames[i].sent
+		seen.frames[i] = a.frames[i]
+		seen.frames[i].sent = sent
+	}
+	for i := range seen.trains {
+		seen.trains[i].arrivals = a.trains[i]
+		seen.trains[i].waited = end - seen.trains[i].begin
+	}
+}
+
+// send sends all that is planned, and notes in seen what it did. It ends at
 // the deadline, or with ctx.
-func (c *channel) send(ctx context.Context, nonce uint64, deadline time.Time, seen *observation, starts []time.Duration) error {
+func (p *prober) send(ctx context.Context, from *socket, nonce uint32, deadline time.Time, seen *observation) error {
+	if len(p.kinds) == 0 {
+		return nil
+	}
 	pace := time.NewTimer(0)
 	defer pace.Stop()
 	// wait waits until then and reports whether there is time left to go on.
@@ -124,70 +230,55 @@ func (c *channel) send(ctx context.Context, nonce uint64, deadline time.Time, se
 			return now.Before(deadline)
 		}
 	}
-	frame := make([]byte, max(smallFrame, c.plan.trainFrame))
-	put := func(length int, kind kind, seq int) error {
-		probe{nonce: nonce, kind: kind, seq: uint32(seq), sent: epoch()}.put(frame, c.from.address)
-		return c.from.send(frame[:length])
+	put := func(molds []mold) error {
+		seq := len(seen.frames)
+		sent := epoch()
+		seen.frames = append(seen.frames, sighting{sent: sent})
+		return from.send(molds[seq%len(molds)].pour(probe{nonce: nonce, stream: p.index, seq: uint32(seq), sent: sent}))
 	}
+	seen.frames = make([]sighting, 0, p.plan.frames())
 
 	next := time.Now()
-	for i := range c.plan.delayProbes {
+	for range p.plan.delayProbes {
 		if !wait(next) {
 			return ctx.Err()
 		}
-		if err := put(smallFrame, kindDelay, i); err != nil {
+		if err := put(p.small); err != nil {
 			return err
 		}
-		next = next.Add(c.plan.delaySpacing)
+		next = next.Add(p.plan.delaySpacing)
 	}
-	for seen.sent < c.plan.lossProbes {
+	for seen.counted < p.plan.counted {
 		if !wait(next) {
 			return ctx.Err()
 		}
-		for range min(c.plan.lossBurst, c.plan.lossProbes-seen.sent) {
-			if err := put(smallFrame, kindLoss, seen.sent); err != nil {
+		for range min(p.plan.countBurst, p.plan.counted-seen.counted) {
+			if err := put(p.small); err != nil {
 				return err
 			}
-			seen.sent++
+			seen.counted++
 		}
 		// From now, not from when it was due: a late host must not send two
 		// bursts at once into a queue that holds one.
-		next = time.Now().Add(c.plan.lossSpacing)
+		next = time.Now().Add(p.plan.countSpacing)
 	}
-	for i := range c.plan.trains {
+	for i, t := range p.plan.trains {
 		if !wait(next) {
 			return ctx.Err()
 		}
 		begin := time.Now()
-		starts[i] = epoch()
-		for n := range c.plan.train {
-			if err := put(c.plan.trainFrame, kindTrain+kind(i), n); err != nil {
+		begun := epoch()
+		for range t.frames {
+			if err := put(p.trains[i]); err != nil {
 				return err
 			}
 		}
 		end := time.Now()
-		seen.trains = append(seen.trains, train{frames: c.plan.train, bytes: c.plan.trainFrame, sending: end.Sub(begin)})
-		next = end.Add(c.plan.trainLasts + trainPause)
+		seen.trains = append(seen.trains, train{tells: t.tells, frames: t.frames, bytes: t.size, lasts: t.lasts, begin: begun, sending: end.Sub(begin)})
+		next = end.Add(t.lasts + p.plan.pause)
 	}
 	return nil
 }
 
 // epoch is the time since the epoch, on the clock of the kernel's times of arrival.
 func epoch() time.Duration { return time.Duration(time.Now().UnixNano()) }
-
-// bits is a set of small numbers; nil is empty.
-type bits []uint64
-
-func (b *bits) has(n uint32) bool {
-	return b != nil && int(n/64) < len(*b) && (*b)[n/64]&(1<<(n%64)) != 0
-}
-
-func (b *bits) add(n uint32) {
-	if n > maxLossProbes {
-		return // none of ours
-	}
-	for int(n/64) >= len(*b) {
-		*b = append(*b, 0)
-	}
-	(*b)[n/64] |= 1 << (n % 64)
-}

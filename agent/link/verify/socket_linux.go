@@ -17,6 +17,8 @@ const (
 	// buffer holds the largest burst that may wait for a busy host, in bytes of
 	// the kernel's accounting.
 	buffer = 16 << 20
+	// sight is how many bytes of a frame the receiver sees: all of every probe that is in no train.
+	sight = 160
 	// wakeup is how often a receiver that waits looks whether it is done.
 	wakeup = 2 * time.Millisecond
 )
@@ -50,16 +52,11 @@ func newReceiver(end link.Port) (*socket, error) {
 		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
 			return fmt.Errorf("bound the wait: %w", err)
 		}
-		// ldh [12]; jeq #etherType; ret #probeLen; ret #0
-		filter := []unix.SockFilter{
-			{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: 12},
-			{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: etherType},
-			{Code: unix.BPF_RET | unix.BPF_K, K: probeLen},
-			{Code: unix.BPF_RET | unix.BPF_K, K: 0},
-		}
+		// Everything, for a damaged probe may look like anything: ret #sight
+		filter := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: sight}}
 		program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 		if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program); err != nil {
-			return fmt.Errorf("filter for probes: %w", err)
+			return fmt.Errorf("cut frames short: %w", err)
 		}
 		return nil
 	})
@@ -121,25 +118,21 @@ func (s *socket) send(frame []byte) error {
 	}
 }
 
-// receive waits for a probe, for wakeup at most; ok is false if none came. The
-// time of arrival is counted from the epoch. frame and control are for its use.
-func (s *socket) receive(frame, control []byte) (p probe, arrived time.Duration, ok bool, err error) {
+// receive waits for a frame, for wakeup at most; n = 0: none came. The
+// time of arrival is counted from the epoch. control is for its use.
+func (s *socket) receive(frame, control []byte) (n int, arrived time.Duration, err error) {
 	n, controlled, _, _, err := unix.Recvmsg(s.fd, frame, control, 0)
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
-		return probe{}, 0, false, nil
+		return 0, 0, nil
 	}
 	if err != nil {
-		return probe{}, 0, false, fmt.Errorf("receive a probe: %w", err)
+		return 0, 0, fmt.Errorf("receive a probe: %w", err)
 	}
-	p, ok = parse(frame[:n])
+	arrived, ok := timestamp(control[:controlled])
 	if !ok {
-		return probe{}, 0, false, nil
+		return 0, 0, errors.New("the kernel gives no time of arrival")
 	}
-	arrived, ok = timestamp(control[:controlled])
-	if !ok {
-		return probe{}, 0, false, errors.New("the kernel gives no time of arrival")
-	}
-	return p, arrived, true, nil
+	return n, arrived, nil
 }
 
 // controlLen is the room for one control message with a struct timespec.

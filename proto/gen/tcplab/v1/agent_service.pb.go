@@ -316,7 +316,10 @@ type VerifyRequest struct {
 	// The controller's term.
 	Term uint64 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
 	// The deployment's ID.
-	DeploymentId  string `protobuf:"bytes,2,opt,name=deployment_id,json=deploymentId,proto3" json:"deployment_id,omitempty"`
+	DeploymentId string `protobuf:"bytes,2,opt,name=deployment_id,json=deploymentId,proto3" json:"deployment_id,omitempty"`
+	// The most time that one link may take, 100 ms to 10 min. Measuring takes what it needs to prove what
+	// was asked, up to this; what is left then is unproven. Default 1 s.
+	Limit         *durationpb.Duration `protobuf:"bytes,3,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -365,10 +368,17 @@ func (x *VerifyRequest) GetDeploymentId() string {
 	return ""
 }
 
+func (x *VerifyRequest) GetLimit() *durationpb.Duration {
+	if x != nil {
+		return x.Limit
+	}
+	return nil
+}
+
 // VerifyResponse carries the measured links.
 type VerifyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// One entry for each direction of each link.
+	// One entry for each direction of each link, followed by one for each path of it.
 	Links         []*LinkReport `protobuf:"bytes,1,rep,name=links,proto3" json:"links,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1327,10 +1337,11 @@ const file_tcplab_v1_agent_service_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
 	"netns_path\x18\x02 \x01(\tR\tnetnsPath\x12\x1c\n" +
-	"\taddresses\x18\x03 \x03(\tR\taddresses\"Q\n" +
+	"\taddresses\x18\x03 \x03(\tR\taddresses\"\x96\x01\n" +
 	"\rVerifyRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12,\n" +
-	"\rdeployment_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\fdeploymentId\"=\n" +
+	"\rdeployment_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\fdeploymentId\x12C\n" +
+	"\x05limit\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x03\b\xd8\x042\x05\x10\x80\xc2\xd7/R\x05limit\"=\n" +
 	"\x0eVerifyResponse\x12+\n" +
 	"\x05links\x18\x01 \x03(\v2\x15.tcplab.v1.LinkReportR\x05links\"\x97\x01\n" +
 	"\x11StartTrialRequest\x12\x12\n" +
@@ -1449,37 +1460,38 @@ var file_tcplab_v1_agent_service_proto_depIdxs = []int32{
 	26, // 2: tcplab.v1.ApplyRequest.lease:type_name -> google.protobuf.Duration
 	4,  // 3: tcplab.v1.ApplyResponse.nodes:type_name -> tcplab.v1.DeployedNode
 	27, // 4: tcplab.v1.ApplyResponse.links:type_name -> tcplab.v1.LinkReport
-	27, // 5: tcplab.v1.VerifyResponse.links:type_name -> tcplab.v1.LinkReport
-	28, // 6: tcplab.v1.WatchTrialResponse.time:type_name -> google.protobuf.Timestamp
-	11, // 7: tcplab.v1.WatchTrialResponse.experiment_started:type_name -> tcplab.v1.ExperimentStarted
-	12, // 8: tcplab.v1.WatchTrialResponse.flow_ended:type_name -> tcplab.v1.FlowEnded
-	13, // 9: tcplab.v1.WatchTrialResponse.trial_ended:type_name -> tcplab.v1.TrialEnded
-	29, // 10: tcplab.v1.TrialEnded.result:type_name -> tcplab.v1.TrialResult
-	0,  // 11: tcplab.v1.AgentService.GetHost:input_type -> tcplab.v1.GetHostRequest
-	2,  // 12: tcplab.v1.AgentService.Apply:input_type -> tcplab.v1.ApplyRequest
-	5,  // 13: tcplab.v1.AgentService.Verify:input_type -> tcplab.v1.VerifyRequest
-	7,  // 14: tcplab.v1.AgentService.StartTrial:input_type -> tcplab.v1.StartTrialRequest
-	9,  // 15: tcplab.v1.AgentService.WatchTrial:input_type -> tcplab.v1.WatchTrialRequest
-	14, // 16: tcplab.v1.AgentService.CancelTrial:input_type -> tcplab.v1.CancelTrialRequest
-	16, // 17: tcplab.v1.AgentService.ReadArtifact:input_type -> tcplab.v1.ReadArtifactRequest
-	18, // 18: tcplab.v1.AgentService.AcknowledgeTrial:input_type -> tcplab.v1.AcknowledgeTrialRequest
-	20, // 19: tcplab.v1.AgentService.RenewLease:input_type -> tcplab.v1.RenewLeaseRequest
-	22, // 20: tcplab.v1.AgentService.Remove:input_type -> tcplab.v1.RemoveRequest
-	1,  // 21: tcplab.v1.AgentService.GetHost:output_type -> tcplab.v1.GetHostResponse
-	3,  // 22: tcplab.v1.AgentService.Apply:output_type -> tcplab.v1.ApplyResponse
-	6,  // 23: tcplab.v1.AgentService.Verify:output_type -> tcplab.v1.VerifyResponse
-	8,  // 24: tcplab.v1.AgentService.StartTrial:output_type -> tcplab.v1.StartTrialResponse
-	10, // 25: tcplab.v1.AgentService.WatchTrial:output_type -> tcplab.v1.WatchTrialResponse
-	15, // 26: tcplab.v1.AgentService.CancelTrial:output_type -> tcplab.v1.CancelTrialResponse
-	17, // 27: tcplab.v1.AgentService.ReadArtifact:output_type -> tcplab.v1.ReadArtifactResponse
-	19, // 28: tcplab.v1.AgentService.AcknowledgeTrial:output_type -> tcplab.v1.AcknowledgeTrialResponse
-	21, // 29: tcplab.v1.AgentService.RenewLease:output_type -> tcplab.v1.RenewLeaseResponse
-	23, // 30: tcplab.v1.AgentService.Remove:output_type -> tcplab.v1.RemoveResponse
-	21, // [21:31] is the sub-list for method output_type
-	11, // [11:21] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	26, // 5: tcplab.v1.VerifyRequest.limit:type_name -> google.protobuf.Duration
+	27, // 6: tcplab.v1.VerifyResponse.links:type_name -> tcplab.v1.LinkReport
+	28, // 7: tcplab.v1.WatchTrialResponse.time:type_name -> google.protobuf.Timestamp
+	11, // 8: tcplab.v1.WatchTrialResponse.experiment_started:type_name -> tcplab.v1.ExperimentStarted
+	12, // 9: tcplab.v1.WatchTrialResponse.flow_ended:type_name -> tcplab.v1.FlowEnded
+	13, // 10: tcplab.v1.WatchTrialResponse.trial_ended:type_name -> tcplab.v1.TrialEnded
+	29, // 11: tcplab.v1.TrialEnded.result:type_name -> tcplab.v1.TrialResult
+	0,  // 12: tcplab.v1.AgentService.GetHost:input_type -> tcplab.v1.GetHostRequest
+	2,  // 13: tcplab.v1.AgentService.Apply:input_type -> tcplab.v1.ApplyRequest
+	5,  // 14: tcplab.v1.AgentService.Verify:input_type -> tcplab.v1.VerifyRequest
+	7,  // 15: tcplab.v1.AgentService.StartTrial:input_type -> tcplab.v1.StartTrialRequest
+	9,  // 16: tcplab.v1.AgentService.WatchTrial:input_type -> tcplab.v1.WatchTrialRequest
+	14, // 17: tcplab.v1.AgentService.CancelTrial:input_type -> tcplab.v1.CancelTrialRequest
+	16, // 18: tcplab.v1.AgentService.ReadArtifact:input_type -> tcplab.v1.ReadArtifactRequest
+	18, // 19: tcplab.v1.AgentService.AcknowledgeTrial:input_type -> tcplab.v1.AcknowledgeTrialRequest
+	20, // 20: tcplab.v1.AgentService.RenewLease:input_type -> tcplab.v1.RenewLeaseRequest
+	22, // 21: tcplab.v1.AgentService.Remove:input_type -> tcplab.v1.RemoveRequest
+	1,  // 22: tcplab.v1.AgentService.GetHost:output_type -> tcplab.v1.GetHostResponse
+	3,  // 23: tcplab.v1.AgentService.Apply:output_type -> tcplab.v1.ApplyResponse
+	6,  // 24: tcplab.v1.AgentService.Verify:output_type -> tcplab.v1.VerifyResponse
+	8,  // 25: tcplab.v1.AgentService.StartTrial:output_type -> tcplab.v1.StartTrialResponse
+	10, // 26: tcplab.v1.AgentService.WatchTrial:output_type -> tcplab.v1.WatchTrialResponse
+	15, // 27: tcplab.v1.AgentService.CancelTrial:output_type -> tcplab.v1.CancelTrialResponse
+	17, // 28: tcplab.v1.AgentService.ReadArtifact:output_type -> tcplab.v1.ReadArtifactResponse
+	19, // 29: tcplab.v1.AgentService.AcknowledgeTrial:output_type -> tcplab.v1.AcknowledgeTrialResponse
+	21, // 30: tcplab.v1.AgentService.RenewLease:output_type -> tcplab.v1.RenewLeaseResponse
+	23, // 31: tcplab.v1.AgentService.Remove:output_type -> tcplab.v1.RemoveResponse
+	22, // [22:32] is the sub-list for method output_type
+	12, // [12:22] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_agent_service_proto_init() }

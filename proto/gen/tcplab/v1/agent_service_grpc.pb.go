@@ -50,8 +50,9 @@ type AgentServiceClient interface {
 	// contradicts itself, FAILED_PRECONDITION where this host cannot carry it,
 	// ALREADY_EXISTS where the ID stands with another lab.
 	Apply(ctx context.Context, in *ApplyRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
-	// Verify measures each direction of each link of a deployment and re-arms
-	// the links: random generators and counters start anew.
+	// Verify measures each direction of each link of a deployment, and each path of
+	// it, reads it back, and re-arms the links: random generators, numbers of packets, traces, schedules
+	// and counters start anew.
 	Verify(ctx context.Context, in *VerifyRequest, opts ...grpc.CallOption) (*VerifyResponse, error)
 	// StartTrial starts a deployment's experiments and returns. One trial at a
 	// time runs in a deployment.
@@ -218,8 +219,9 @@ type AgentServiceServer interface {
 	// contradicts itself, FAILED_PRECONDITION where this host cannot carry it,
 	// ALREADY_EXISTS where the ID stands with another lab.
 	Apply(context.Context, *ApplyRequest) (*ApplyResponse, error)
-	// Verify measures each direction of each link of a deployment and re-arms
-	// the links: random generators and counters start anew.
+	// Verify measures each direction of each link of a deployment, and each path of
+	// it, reads it back, and re-arms the links: random generators, numbers of packets, traces, schedules
+	// and counters start anew.
 	Verify(context.Context, *VerifyRequest) (*VerifyResponse, error)
 	// StartTrial starts a deployment's experiments and returns. One trial at a
 	// time runs in a deployment.
