@@ -21,6 +21,29 @@ const (
 // thread's namespace: segmentation offloads when sending, receive offloads when
 // receiving. Checksum offload stays: it changes no frame.
 func exact(name string) error {
+	if err := without(name, merges); err != nil {
+		return fmt.Errorf("turn segmentation offloads off: %w", err)
+	}
+	return nil
+}
+
+// Linear has an interface send each frame in one piece and with its checksum, so that what
+// damages a frame damages it anywhere, and the receiver finds that out.
+func Linear(end End) error {
+	err := end.NS.Do(func() error {
+		return without(end.Name, func(feature string) bool {
+			return strings.HasPrefix(feature, "tx-scatter-gather") || strings.HasPrefix(feature, "tx-checksum-")
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("have %s in %s send frames in one piece: %w", end.Name, end.NS.Name(), err)
+	}
+	return nil
+}
+
+// without turns device features off, by the kernel's names for them
+// (net/ethtool/common.c), on an interface of this thread's namespace.
+func without(name string, off func(feature string) bool) error {
 	sock, err := control()
 	if err != nil {
 		return err
@@ -37,16 +60,13 @@ func exact(name string) error {
 	binary.NativeEndian.PutUint32(request, unix.ETHTOOL_SFEATURES)
 	binary.NativeEndian.PutUint32(request[4:], uint32(blocks))
 	for i, feature := range names {
-		if !merges(feature) {
+		if !off(feature) {
 			continue
 		}
 		valid := request[8+8*(i/32):]
 		binary.NativeEndian.PutUint32(valid, binary.NativeEndian.Uint32(valid)|1<<(i%32))
 	}
-	if err := ethtool(sock, name, request); err != nil {
-		return fmt.Errorf("turn segmentation offloads off: %w", err)
-	}
-	return nil
+	return ethtool(sock, name, request)
 }
 
 // merges reports whether a device feature, by the kernel's name for it
