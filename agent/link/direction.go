@@ -176,10 +176,11 @@ func (t *Trace) Rate() float64 {
 
 // Resolve gives every shape of the direction its default queue, where it has a bottleneck
 // and no limit: one bandwidth-delay product of the rate (of a trace its mean) and the link's
-// round-trip delay in packets of a full MTU, and at least [MinQueuePackets].
+// round-trip delay in packets of a full MTU, and at least [MinQueuePackets]. Cake has none: it
+// counts the memory that packets take, and keeps its queue short by itself.
 func (d Direction) Resolve(roundTrip time.Duration, mtu int) Direction {
 	resolve := func(s *Shape, rate float64) {
-		if rate == 0 || s.Queue.Limited() {
+		if rate == 0 || s.Queue.Limited() || s.Queue.Discipline == CAKE {
 			return
 		}
 		bdp := math.Ceil(rate / 8 * roundTrip.Seconds() / float64(mtu+FrameOverhead))
