@@ -1,17 +1,29 @@
 // Package netem is the link engine of the kernel. Both ends of a link are veths
 // into one fabric namespace that the engine owns; there, tc redirects what comes
 // in on one port to the other port's egress, and the qdiscs of that egress shape
-// it: netem (loss and delay) over tbf (rate) over a fifo (the queue).
+// it: netem (loss, copies, damage, delay) over tbf (rate) over the queue (pfifo, bfifo,
+// pfifo_head_drop, red, codel, fq_codel, pie or cake). A direction with paths has one such tree for each under a prio,
+// whose flower filters select them; a shape that loses packets by their number has an eBPF program over its tree.
 //
 // All shaping of a lab stands in that one place, off the senders' own stacks.
 // When the process ends in any way the kernel removes the namespace, and all of
 // it with it.
 //
-// The package refuses kernels that lack one of these parts, and says how to
-// come by it. A frame that meets an idle bottleneck leaves it at once and not
+// The package refuses kernels that lack a part that a link needs, and says how to
+// come by it; and shapes that the kernel would turn into others:
+//   - a trace, which no qdisc follows;
+//   - reorder at a bottleneck, for netem lets a frame that overtakes pass it;
+//   - jitter with correlation, which netem takes and has no memory for;
+//   - duplicate beside loss, which would take one of two copies, and beside paths, which the kernel refuses;
+//   - an overhead below 0;
+//   - a queue by bytes or time of head-drop, codel, fq_codel and pie, which count frames, and any limit of
+//     cake, which counts memory;
+//   - a change, or a schedule, for which a queue with what is in it would have to go.
+//
+// A frame that meets an idle bottleneck leaves it at once and not
 // after its serialization, since tbf has no other way; behind a busy one each
-// frame takes its time. Before kernel 6.6 netem's random generator cannot be
-// seeded.
+// frame takes its time. A change of the rate fills tbf's bucket. Fragments have no ports, the first ones neither. Before
+// kernel 6.6 netem's random generator cannot be seeded.
 package netem
 
 import (
@@ -26,8 +38,8 @@ import (
 // Engine makes links in a fabric namespace of its own. The zero value is ready. It
 // is safe for concurrent use.
 type Engine struct {
-	probe sync.Once
-	lacks error // what probe found
+	probes sync.Mutex
+	lacks  map[feature]error // what the probes found
 
 	mu     sync.Mutex
 	fabric *fabric // made with the first link
@@ -42,23 +54,48 @@ func New() *Engine { return &Engine{} }
 // Name is "netem".
 func (*Engine) Name() string { return "netem" }
 
-// Check says why this kernel cannot make the link. The kernel is tried once, in
+// Check says why this kernel cannot make the link. Of the kernel only what the link needs is tried, once, in
 // a namespace that ends with the trial.
 func (e *Engine) Check(spec link.Spec) error {
+	needs := []feature{basics}
 	for i, direction := range spec.Directions {
 		err := direction.Validate()
-		if err == nil && (len(direction.Paths) > 0 || direction.Trace != nil || len(direction.Schedule.Steps) > 0) {
-			err = errors.New("the netem engine carries one shape in each direction")
+		if err == nil && spec.Ends[i].Plain && corrupts(direction) {
+			err = errPlain
 		}
+		var trees []tree
 		if err == nil {
-			_, err = plan(direction.Shape, direction.Seed, frame(spec))
+			trees, err = plans(direction, frame(spec))
 		}
 		if err != nil {
 			return fmt.Errorf("link %s, direction %d: %w", spec.Name, i, err)
 		}
+		if len(direction.Paths) > 0 {
+			needs = append(needs, selecting)
+		}
+		for _, t := range trees {
+			if counts(t.counted) {
+				needs = append(needs, counting)
+			}
+			needs = append(needs, feature(t.queue.kind()))
+		}
 	}
-	e.probe.Do(func() { e.lacks = probe() })
-	return e.lacks
+	e.probes.Lock()
+	defer e.probes.Unlock()
+	for _, need := range needs {
+		lacks, known := e.lacks[need]
+		if !known {
+			lacks = probe(need)
+			if e.lacks == nil {
+				e.lacks = make(map[feature]error)
+			}
+			e.lacks[need] = lacks
+		}
+		if lacks != nil {
+			return lacks
+		}
+	}
+	return nil
 }
 
 // frame is the longest frame of the link, in bytes.

@@ -35,6 +35,12 @@ type bed struct {
 
 func stand(t testing.TB, shapes [2]link.Shape) bed {
 	t.Helper()
+	return standing(t, [2]link.Direction{{Shape: shapes[0]}, {Shape: shapes[1]}})
+}
+
+// standing is a link with whole directions.
+func standing(t testing.TB, directions [2]link.Direction) bed {
+	t.Helper()
 	need.Qdisc(t, "netem")
 	b := bed{spec: link.Spec{Name: "tested"}}
 	for i := range b.spec.Ends {
@@ -44,7 +50,8 @@ func stand(t testing.TB, shapes [2]link.Shape) bed {
 		}
 		t.Cleanup(func() { ns.Close() })
 		b.spec.Ends[i] = link.Port{Node: ns, Name: "eth0", MAC: net.HardwareAddr{2, 0, 0, 0, 0, byte(i + 1)}, MTU: 1500}
-		b.spec.Directions[i] = link.Direction{Shape: shapes[i], Seed: uint64(i + 1)}
+		b.spec.Directions[i] = directions[i]
+		b.spec.Directions[i].Seed = uint64(i + 1)
 	}
 	engine := New()
 	l, err := engine.Create(t.Context(), b.spec)
@@ -105,7 +112,10 @@ func (b bed) counters(t testing.TB) [2]link.Counters {
 	return counts
 }
 
-// flood sends frames of a length from one end as fast as it goes.
+// testEtherType is of frames that only tests look at (IEEE 802: local experimental).
+const testEtherType = 0x88b5
+
+// flood sends frames of a length, numbered from 1, from one end as fast as it goes.
 func (b bed) flood(t testing.TB, end, frames, length int) {
 	t.Helper()
 	var sock int
@@ -129,8 +139,9 @@ func (b bed) flood(t testing.TB, end, frames, length int) {
 	frame := make([]byte, length)
 	copy(frame, b.spec.Ends[1-end].MAC)
 	copy(frame[6:], b.spec.Ends[end].MAC)
-	binary.BigEndian.PutUint16(frame[12:], 0x88b5)
-	for range frames {
+	binary.BigEndian.PutUint16(frame[12:], testEtherType)
+	for n := range frames {
+		binary.BigEndian.PutUint32(frame[14:], uint32(n+1))
 		if _, err := unix.Write(sock, frame); err != nil {
 			t.Fatal(err)
 		}
@@ -146,7 +157,7 @@ func (b bed) settled(t testing.TB, direction int) link.Counters {
 	defer tick.Stop()
 	for {
 		c := b.counters(t)[direction]
-		if c.Received == c.Delivered+c.Lost+c.Overflow+c.Failed {
+		if c.Received+c.Duplicated == c.Delivered+c.Lost+c.Overflow+c.Early+c.Failed {
 			return c
 		}
 		select {
@@ -280,7 +291,7 @@ func TestReadBackIsWhatWasAsked(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(want, got); diff != "" {
+		if diff := cmp.Diff(want, [2]link.Shape{got[0].Shape, got[1].Shape}); diff != "" {
 			t.Errorf("read back (-want +got):\n%s", diff)
 		}
 	}
@@ -439,7 +450,7 @@ func TestChangeLosesAndReordersNothing(t *testing.T) {
 	}
 	var overtaken uint32
 	if err := b.spec.Ends[1].Node.Do(func() (err error) {
-		overtaken, err = counter("TCPOFOQueue")
+		overtaken, err = netstat("TCPOFOQueue")
 		return err
 	}); err != nil {
 		t.Fatal(err)
@@ -478,8 +489,8 @@ func TestCloseLeavesNothing(t *testing.T) {
 	}
 }
 
-// counter reads one of the TCP extension counters of this thread's namespace.
-func counter(name string) (uint32, error) {
+// netstat reads one of the TCP extension counters of this thread's namespace.
+func netstat(name string) (uint32, error) {
 	data, err := os.ReadFile("/proc/thread-self/net/netstat")
 	if err != nil {
 		return 0, err

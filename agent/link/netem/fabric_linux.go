@@ -59,12 +59,11 @@ func (f *fabric) connect(spec link.Spec, serial int) (_ *wire, err error) {
 		}
 	}
 	for i, direction := range spec.Directions {
-		t, err := plan(direction.Shape, direction.Seed, w.frame)
-		if err != nil {
+		if err := w.linear(i, direction); err != nil {
 			return nil, err
 		}
-		w.ways[i] = &way{requests: f.requests, device: devices[1-i], seed: direction.Seed}
-		if err := w.ways[i].build(t); err != nil {
+		w.ways[i] = &way{requests: f.requests, device: devices[1-i], seed: direction.Seed, frame: w.frame}
+		if err := w.ways[i].build(direction); err != nil {
 			return nil, err
 		}
 	}
