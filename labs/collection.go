@@ -26,7 +26,7 @@ func (v *nodeList) read(d *decoder, n *node) {
 		}
 	case mapping:
 		for _, p := range n.pairs {
-			named := namedNode{name: p.key, at: &node{at: p.at}}
+			named := namedNode{name: p.key, at: &node{at: p.at, text: p.key}}
 			if p.value.kind != null {
 				d.decode(p.value, reflect.ValueOf(&named.spec).Elem())
 			}

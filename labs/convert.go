@@ -30,6 +30,7 @@ func (c *converter) lab(s *labSpec, p *point) *tcplabv1.Lab {
 	c.from(s.At.get("name"), "name")
 	c.from(s.At.get("title"), "title")
 	c.from(s.At.get("params"), "point")
+	c.from(s.At.get("topology"), "nodes")
 	c.from(s.At.get("nodes"), "nodes")
 	c.from(s.At.get("links"), "links")
 	c.from(s.At.get("experiments"), "experiments")
@@ -61,6 +62,7 @@ func (c *converter) node(s *namedNode, path string) *tcplabv1.Node {
 	if s.spec.Kind != nil {
 		n.Kind = tcplabv1.NodeKind(*s.spec.Kind)
 	}
+	n.Routes = c.routes(s.spec.Routes, path)
 	for _, p := range s.spec.Sysctls {
 		if n.Sysctls == nil {
 			n.Sysctls = make(map[string]string)

@@ -43,6 +43,7 @@ func (f *File) Expand(overrides []Override) ([]*tcplabv1.Lab, error) {
 	labs := make([]*tcplabv1.Lab, 0, points)
 	e := expansion{file: f, checked: make(map[string]bool), files: newAttachments(f.source.Attachments)}
 	choice := make([]int, len(params))
+	size := 0
 	for {
 		lab, err := e.at(params, choice)
 		if err != nil {
@@ -50,6 +51,10 @@ func (f *File) Expand(overrides []Override) ([]*tcplabv1.Lab, error) {
 		}
 		if len(labs) == 0 && points*(f.root.weigh+steps(lab)) > maxNodes {
 			r.add(f.placeOfSweep(params), "sweep fewer values at once", "a sweep of %d points is too much for schedules or traces of this length", points)
+			return nil, r.err()
+		}
+		if size += sizeOf(lab); size > maxNodes {
+			r.add(f.placeOfSweep(params), "sweep fewer values at once", "a sweep of %d points is too much for a lab of this size", points)
 			return nil, r.err()
 		}
 		labs = append(labs, lab)
@@ -193,6 +198,10 @@ func (e *expansion) at(params paramList, choice []int) (*tcplabv1.Lab, error) {
 	}
 	r.point = p.describe()
 	spec := e.file.decode(p, &decoder{report: r})
+	if err := r.err(); err != nil {
+		return nil, err
+	}
+	r.spread(&spec)
 	if err := r.err(); err != nil {
 		return nil, err
 	}

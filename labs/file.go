@@ -10,7 +10,8 @@ type labSpec struct {
 	Name        string           `yaml:"name" jsonschema:"required,pattern=^[a-z][a-z0-9-]*$,maxLength=40" jsonschema_description:"Name of the lab: 1 to 40 of a-z, 0-9 and hyphen, starting with a letter."`
 	Title       string           `yaml:"title" jsonschema_description:"What the lab shows, in one line of at most 200 characters."`
 	Params      paramList        `yaml:"params" jsonschema_description:"Parameters by name. ${name} stands for the value, and expressions know it by its name. A list is swept: the lab is run at each of its values, in the cross product with other lists."`
-	Nodes       nodeList         `yaml:"nodes" jsonschema:"required" jsonschema_description:"The nodes: a list of names (endpoints), or a mapping from names to what they are."`
+	Topology    topologyList     `yaml:"topology" jsonschema_description:"The usual topologies: nodes and links by a few words. One, or a list."`
+	Nodes       nodeList         `yaml:"nodes" jsonschema_description:"The nodes: a list of names (endpoints), or a mapping from names to what they are. client[1-10] is ten nodes. Needed without a topology."`
 	Links       []linkSpec       `yaml:"links" jsonschema_description:"The links between nodes."`
 	Experiments []experimentSpec `yaml:"experiments" jsonschema:"required" jsonschema_description:"The experiments, run one after another in each trial."`
 	Repeat      *count           `yaml:"repeat" jsonschema_description:"Repetitions of each parameter point, 1 to 1000. Default 1."`
@@ -21,12 +22,13 @@ type nodeSpec struct {
 	At      *node     `yaml:"-"`
 	Kind    *nodeKind `yaml:"kind" jsonschema_description:"endpoint (default), router (forwards IPv4 and IPv6), or switch (bridges its links and has no address)."`
 	On      string    `yaml:"on" jsonschema_description:"Name of the host that carries the node. Default: the controller chooses."`
+	Routes  routeMap  `yaml:"routes" jsonschema_description:"Routes that are not the shortest: from a destination (node, prefix or default) to the neighbour, or the link, that leads there."`
 	Sysctls textMap   `yaml:"sysctls" jsonschema_description:"Sysctls of the node by their dotted name, which starts with net."`
 }
 
 type linkSpec struct {
 	At        *node          `yaml:"-"`
-	Between   []string       `yaml:"between" jsonschema:"required,minItems=2,maxItems=2" jsonschema_description:"The two nodes that the link joins; forward leads from the first to the second."`
+	Between   []string       `yaml:"between" jsonschema:"required,minItems=2,maxItems=2" jsonschema_description:"The two nodes that the link joins; forward leads from the first to the second. Ranges of one length pair up, and a single node goes with each of a range."`
 	Name      string         `yaml:"name" jsonschema_description:"Name of the link. Default: first-second."`
 	RTT       *duration      `yaml:"rtt" jsonschema_description:"Round-trip delay, half of it in each direction. Not together with a delay."`
 	shapeSpec                // of each direction

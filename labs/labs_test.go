@@ -87,8 +87,9 @@ func TestExpandCompletes(t *testing.T) {
 name: whole
 nodes: {client: , s1: {kind: switch}, server: {on: host-a, sysctls: {net.ipv4.tcp_sack: 0}}}
 links:
-  - {between: [client, s1], rtt: 80ms, rate: 100Mbit, mtu: 9000}
+  - {between: [client, s1], rtt: 80ms, rate: 100Mbit, mtu: 3000}
   - between: [s1, server]
+    mtu: 3000
     delay: 1ms
     rate: 1Mbit
     queue: 50ms
@@ -117,13 +118,13 @@ nodes: {name: "client" kind: NODE_KIND_ENDPOINT}
 nodes: {name: "s1" kind: NODE_KIND_SWITCH}
 nodes: {name: "server" kind: NODE_KIND_ENDPOINT host: "host-a" sysctls: {key: "net.ipv4.tcp_sack" value: "0"}}
 links: {
-  name: "client-s1" a: {node: "client"} b: {node: "s1"} engine: ENGINE_AUTO mtu: 9000
+  name: "client-s1" a: {node: "client"} b: {node: "s1"} engine: ENGINE_AUTO mtu: 3000
   # 100 Mbit/s × 80 ms = 1 MB, of frames of 9014 bytes.
-  forward: {shape: {rate_bps: 1e8 delay: {nanos: 40000000} queue: {packets: 111}}}
-  backward: {shape: {rate_bps: 1e8 delay: {nanos: 40000000} queue: {packets: 111}}}
+  forward: {shape: {rate_bps: 1e8 delay: {nanos: 40000000} queue: {packets: 332}}}
+  backward: {shape: {rate_bps: 1e8 delay: {nanos: 40000000} queue: {packets: 332}}}
 }
 links: {
-  name: "s1-server" a: {node: "s1"} b: {node: "server"} engine: ENGINE_AUTO mtu: 1500
+  name: "s1-server" a: {node: "s1"} b: {node: "server"} engine: ENGINE_AUTO mtu: 3000
   forward: {seed: 7 shape: {rate_bps: 2e6 loss: 0.01 delay: {nanos: 1000000} queue: {bytes: 65536}}}
   backward: {shape: {rate_bps: 1e6 delay: {nanos: 2000000} queue: {time: {nanos: 50000000}}}}
 }

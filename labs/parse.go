@@ -18,16 +18,30 @@ import (
 // and close a mapping. So that parameters need no quotes there, the braces of
 // "${name}" are exchanged for two private-use characters before the text is read, one
 // character for one, so that columns stay true, and changed back after.
+//
+// So are the brackets of a range of names, "client[1-10]", which in a flow
+// sequence would open and close a sequence.
 const (
-	openMark  = "\uE000"
-	closeMark = "\uE001"
+	openMark         = "\uE000"
+	closeMark        = "\uE001"
+	openBracketMark  = "\uE002"
+	closeBracketMark = "\uE003"
 )
 
-var bracesOfParameter = regexp.MustCompile(`\$\{([^{}\n]*)\}`)
+var (
+	bracesOfParameter = regexp.MustCompile(`\$\{([^{}\n]*)\}`)
+	bracketsOfRange   = regexp.MustCompile(`([A-Za-z0-9_-])\[([0-9]+|\$` + openMark + `[^\n` + closeMark + `]*` + closeMark + `)-([0-9]+|\$` + openMark + `[^\n` + closeMark + `]*` + closeMark + `)\]`)
+)
 
-// unmark puts the braces of parameters back.
+// mark exchanges the braces of parameters and the brackets of ranges.
+func mark(s string) string {
+	s = bracesOfParameter.ReplaceAllString(s, "$$"+openMark+"$1"+closeMark)
+	return bracketsOfRange.ReplaceAllString(s, "$1"+openBracketMark+"$2-$3"+closeBracketMark)
+}
+
+// unmark puts the braces and brackets back.
 func unmark(s string) string {
-	return strings.ReplaceAll(strings.ReplaceAll(s, openMark, "{"), closeMark, "}")
+	return strings.NewReplacer(openMark, "{", closeMark, "}", openBracketMark, "[", closeBracketMark, "]").Replace(s)
 }
 
 // readTree reads a lab file's bytes into a tree, and reports what YAML itself
@@ -42,11 +56,11 @@ func readTree(src Source, r *report) *node {
 		r.add(placeOfByte(src, firstInvalid(src.Content)), "", "the file is not UTF-8 here")
 		return nil
 	}
-	if i := bytes.IndexAny(src.Content, openMark+closeMark+"\x00"); i >= 0 {
+	if i := bytes.IndexAny(src.Content, openMark+closeMark+openBracketMark+closeBracketMark+"\x00"); i >= 0 {
 		r.add(placeOfByte(src, i), "", "the file holds a character that is not text")
 		return nil
 	}
-	content := bracesOfParameter.ReplaceAllString(string(src.Content), "$$"+openMark+"$1"+closeMark)
+	content := mark(string(src.Content))
 	tokens := lexer.Tokenize(content)
 	if at, hint, reason := beyondBounds(tokens); reason != "" {
 		r.add(place(src.Name, at), hint, "%s", reason)

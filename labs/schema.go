@@ -19,19 +19,27 @@ const schemaID = "https://github.com/tcplab/tcplab/labs/lab.schema.json"
 func Schema() ([]byte, error) {
 	s := reflectSchema(&labSpec{})
 	s.ID, s.Title = schemaID, "tcplab lab"
-	// What only values that read themselves mention.
-	for name, spec := range map[string]any{
-		"node": &nodeSpec{}, "overhead": &overheadSpec{}, "queue": &queueSpec{}, "jitter": &jitterSpec{}, "loss": &lossSpec{},
-		"reorder": &reorderSpec{}, "chance": &chanceSpec{}, "schedule": &scheduleSpec{}, "trace": &traceSpec{},
+	// What only values that read themselves mention. wire comes last, for
+	// topology brings along what such a value says of itself: a reference to it.
+	for _, more := range []struct {
+		name string
+		spec any
+	}{
+		{"node", &nodeSpec{}}, {"topology", &topologySpec{}},
+		{"overhead" + mappingSuffix, &overheadSpec{}}, {"queue" + mappingSuffix, &queueSpec{}}, {"jitter" + mappingSuffix, &jitterSpec{}},
+		{"loss" + mappingSuffix, &lossSpec{}}, {"reorder" + mappingSuffix, &reorderSpec{}}, {"chance" + mappingSuffix, &chanceSpec{}},
+		{"schedule" + mappingSuffix, &scheduleSpec{}}, {"trace" + mappingSuffix, &traceSpec{}},
+		{"wire", &linkSpec{}},
 	} {
-		def := reflectSchema(spec)
+		def := reflectSchema(more.spec)
 		maps.Copy(s.Definitions, def.Definitions)
 		def.Version, def.Definitions = "", nil
-		if name != "node" {
-			name += mappingSuffix
-		}
-		s.Definitions[name] = def
+		s.Definitions[more.name] = def
 	}
+	for _, key := range wireKeys() {
+		s.Definitions["wire"].Properties.Delete(key)
+	}
+	s.Definitions["wire"].Required = nil
 	for _, def := range s.Definitions {
 		allowParameters(def)
 	}
@@ -200,6 +208,20 @@ func (nodeList) JSONSchema() *jsonschema.Schema {
 			{Ref: "#/$defs/node"}, {Type: "null"},
 		}}},
 	}}
+}
+
+func (topologyList) JSONSchema() *jsonschema.Schema { return oneOrMore("topology") }
+func (wireList) JSONSchema() *jsonschema.Schema     { return oneOrMore("wire") }
+func (wire) JSONSchema() *jsonschema.Schema         { return &jsonschema.Schema{Ref: "#/$defs/wire"} }
+
+// oneOrMore is a definition, or a list of them.
+func oneOrMore(def string) *jsonschema.Schema {
+	one := &jsonschema.Schema{Ref: "#/$defs/" + def}
+	return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{one, {Type: "array", Items: one}}}
+}
+
+func (routeMap) JSONSchema() *jsonschema.Schema {
+	return &jsonschema.Schema{Type: "object", AdditionalProperties: &jsonschema.Schema{Type: "string"}}
 }
 
 func (textMap) JSONSchema() *jsonschema.Schema {

@@ -106,5 +106,8 @@ func (f *File) decode(p *point, d *decoder) labSpec {
 	}
 	var spec labSpec
 	d.decode(&root, reflect.ValueOf(&spec).Elem())
+	if root.get("nodes") == nil && root.get("topology") == nil {
+		d.add(root.at, "", "the key \"nodes\" is missing")
+	}
 	return spec
 }

@@ -64,6 +64,7 @@ func validateAll(lab *tcplabv1.Lab, checked map[string]bool) error {
 	v.names()
 	v.links()
 	v.addresses()
+	v.routes()
 	v.experiments()
 	v.contract()
 	if len(v.found) == 0 { // expressions see the names that were just checked

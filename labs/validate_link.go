@@ -144,7 +144,32 @@ func (v *validation) addresses() {
 			v.add(s.loop, "switches run no spanning tree: a frame would circle for ever", "this link closes a circle of switches")
 		}
 		v.switchEnds(s)
+		v.switchedMTU(s)
 	}
+}
+
+// switchedMTU refuses links of one switched network that differ in their MTU. A router
+// says which packets are too large for its next link; a switch drops them without
+// a word.
+func (v *validation) switchedMTU(s segment) {
+	if len(s.ports) == 0 {
+		return
+	}
+	first := s.ports[0]
+	for _, p := range s.ports[1:] {
+		if mtuOf(p.link) != mtuOf(first.link) {
+			v.add(strings.TrimSuffix(strings.TrimSuffix(p.field, ".a"), ".b")+".mtu", "give all links of a switched network one MTU, or make the switch a router",
+				"the link has an MTU of %d, and another one at the same switches has %d: what is too large would vanish there", mtuOf(p.link), mtuOf(first.link))
+			return
+		}
+	}
+}
+
+func mtuOf(l *tcplabv1.Link) uint32 {
+	if l.GetMtu() == 0 {
+		return DefaultMTU
+	}
+	return l.GetMtu()
 }
 
 func (v *validation) switchEnds(s segment) {

@@ -32,6 +32,8 @@ const bridgeName = "bridge"
 type Plan struct {
 	Nodes []Node
 	Links []Link
+
+	owners map[netip.Addr]int // which node has an address
 }
 
 // Node is one network namespace.
@@ -41,7 +43,7 @@ type Node struct {
 	Interfaces []Interface       // in the order of the lab's links
 	Neighbours []Neighbour       // permanent, for every other address on its segments
 	Stations   []Station         // of a switch
-	Routes     []Route           // to every subnet that is not its own
+	Routes     []Route           // those of the lab, then to every subnet that is not its own
 	Sysctls    []Sysctl          // tcplab's defaults, then the lab's own by name
 }
 
@@ -120,9 +122,19 @@ func New(lab *tcplabv1.Lab) (*Plan, error) {
 	if err := p.checkAddresses(segments); err != nil {
 		return nil, err
 	}
+	p.owners = make(map[netip.Addr]int)
+	for i, n := range p.Nodes {
+		for _, iface := range n.Interfaces {
+			for _, a := range iface.Addresses {
+				p.owners[a.Addr()] = i
+			}
+		}
+	}
 	p.addNeighbours(segments)
 	p.addStations()
-	p.addRoutes()
+	if err := p.addRoutes(lab, segments); err != nil {
+		return nil, err
+	}
 	for i, n := range lab.GetNodes() {
 		if p.Nodes[i].Sysctls, err = sysctls(&p.Nodes[i], n.GetSysctls()); err != nil {
 			return nil, fmt.Errorf("node %s: %w", n.GetName(), err)

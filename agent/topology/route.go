@@ -1,6 +1,11 @@
 package topology
 
-import "net/netip"
+import (
+	"fmt"
+	"net/netip"
+
+	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
+)
 
 // attachment is a node's address in a subnet.
 type attachment struct {
@@ -13,13 +18,24 @@ type attachment struct {
 // is not on, for IPv4 and IPv6 apart. Only routers pass packets on: what lies
 // behind an endpoint is not reached. Of equal paths the one through the node's
 // first interface is taken, and there the router that the lab names first.
-func (p *Plan) addRoutes() {
+// Routes that the lab gives come first; no shortest path leads where one of them does.
+func (p *Plan) addRoutes(lab *tcplabv1.Lab, segments []segment) error {
+	given := make([][]Route, len(p.Nodes))
+	for i, n := range lab.GetNodes() {
+		var err error
+		if given[i], err = p.given(i, n.GetRoutes(), segments); err != nil {
+			return fmt.Errorf("node %s: %w", n.GetName(), err)
+		}
+		p.Nodes[i].Routes = given[i]
+	}
 	for _, v6 := range []bool{false, true} {
 		g := p.graph(v6)
 		for i := range p.Nodes {
-			p.Nodes[i].Routes = append(p.Nodes[i].Routes, aggregate(p.routes(g, i), g.subnets[i])...)
+			shortest := aggregate(without(p.routes(g, i), given[i]), g.subnets[i])
+			p.Nodes[i].Routes = append(p.Nodes[i].Routes, shortest...)
 		}
 	}
+	return nil
 }
 
 // graph joins nodes through the subnets that they are on, of one family.

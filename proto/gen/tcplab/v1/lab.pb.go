@@ -373,7 +373,10 @@ type Node struct {
 	// any flow starts. Names outside net. are refused.
 	Sysctls map[string]string `protobuf:"bytes,3,rep,name=sysctls,proto3" json:"sysctls,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Name of the host that carries the node; empty: the controller chooses.
-	Host          string `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
+	Host string `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
+	// Routes that win over the shortest paths to the same destinations, each
+	// with a destination of its own. Default: shortest paths alone. A switch has none.
+	Routes        []*Route `protobuf:"bytes,5,rep,name=routes,proto3" json:"routes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -436,6 +439,74 @@ func (x *Node) GetHost() string {
 	return ""
 }
 
+func (x *Node) GetRoutes() []*Route {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
+// Route leads packets of a node to a destination by a neighbour. Of several
+// that fit a packet the one with the longest prefix is taken, as in any
+// routing table.
+type Route struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Destination: the name of a node (each of its addresses), a prefix without
+	// host bits ("10.0.0.0/8", "fd00::/8"), or "default" (IPv4 and IPv6).
+	To string `protobuf:"bytes,1,opt,name=to,proto3" json:"to,omitempty"`
+	// The next node: the name of a neighbour, on a link or switched network of
+	// this node's, which must be a router unless it is the destination; or the name of the
+	// link to it, where there are several. A family in which the neighbour has no address
+	// has no such route.
+	Via           string `protobuf:"bytes,2,opt,name=via,proto3" json:"via,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Route) Reset() {
+	*x = Route{}
+	mi := &file_tcplab_v1_lab_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Route) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Route) ProtoMessage() {}
+
+func (x *Route) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_lab_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Route.ProtoReflect.Descriptor instead.
+func (*Route) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Route) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *Route) GetVia() string {
+	if x != nil {
+		return x.Via
+	}
+	return ""
+}
+
 // Link joins two nodes.
 type Link struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -462,7 +533,7 @@ type Link struct {
 
 func (x *Link) Reset() {
 	*x = Link{}
-	mi := &file_tcplab_v1_lab_proto_msgTypes[2]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -474,7 +545,7 @@ func (x *Link) String() string {
 func (*Link) ProtoMessage() {}
 
 func (x *Link) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_lab_proto_msgTypes[2]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -487,7 +558,7 @@ func (x *Link) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Link.ProtoReflect.Descriptor instead.
 func (*Link) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{2}
+	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Link) GetName() string {
@@ -567,7 +638,7 @@ type LinkEnd struct {
 
 func (x *LinkEnd) Reset() {
 	*x = LinkEnd{}
-	mi := &file_tcplab_v1_lab_proto_msgTypes[3]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -579,7 +650,7 @@ func (x *LinkEnd) String() string {
 func (*LinkEnd) ProtoMessage() {}
 
 func (x *LinkEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_lab_proto_msgTypes[3]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -592,7 +663,7 @@ func (x *LinkEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkEnd.ProtoReflect.Descriptor instead.
 func (*LinkEnd) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{3}
+	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *LinkEnd) GetNode() string {
@@ -650,7 +721,7 @@ type Direction struct {
 
 func (x *Direction) Reset() {
 	*x = Direction{}
-	mi := &file_tcplab_v1_lab_proto_msgTypes[4]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -662,7 +733,7 @@ func (x *Direction) String() string {
 func (*Direction) ProtoMessage() {}
 
 func (x *Direction) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_lab_proto_msgTypes[4]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -675,7 +746,7 @@ func (x *Direction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Direction.ProtoReflect.Descriptor instead.
 func (*Direction) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{4}
+	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Direction) GetShape() *Shape {
@@ -735,7 +806,7 @@ type Path struct {
 
 func (x *Path) Reset() {
 	*x = Path{}
-	mi := &file_tcplab_v1_lab_proto_msgTypes[5]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -747,7 +818,7 @@ func (x *Path) String() string {
 func (*Path) ProtoMessage() {}
 
 func (x *Path) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_lab_proto_msgTypes[5]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -760,7 +831,7 @@ func (x *Path) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Path.ProtoReflect.Descriptor instead.
 func (*Path) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{5}
+	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Path) GetName() string {
@@ -803,7 +874,7 @@ type ScheduleStep struct {
 
 func (x *ScheduleStep) Reset() {
 	*x = ScheduleStep{}
-	mi := &file_tcplab_v1_lab_proto_msgTypes[6]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -815,7 +886,7 @@ func (x *ScheduleStep) String() string {
 func (*ScheduleStep) ProtoMessage() {}
 
 func (x *ScheduleStep) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_lab_proto_msgTypes[6]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -828,7 +899,7 @@ func (x *ScheduleStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScheduleStep.ProtoReflect.Descriptor instead.
 func (*ScheduleStep) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{6}
+	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ScheduleStep) GetAt() *durationpb.Duration {
@@ -905,7 +976,7 @@ type Shape struct {
 
 func (x *Shape) Reset() {
 	*x = Shape{}
-	mi := &file_tcplab_v1_lab_proto_msgTypes[7]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -917,7 +988,7 @@ func (x *Shape) String() string {
 func (*Shape) ProtoMessage() {}
 
 func (x *Shape) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_lab_proto_msgTypes[7]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -930,7 +1001,7 @@ func (x *Shape) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shape.ProtoReflect.Descriptor instead.
 func (*Shape) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{7}
+	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Shape) GetRateBps() float64 {
@@ -1055,7 +1126,7 @@ type Queue struct {
 
 func (x *Queue) Reset() {
 	*x = Queue{}
-	mi := &file_tcplab_v1_lab_proto_msgTypes[8]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1067,7 +1138,7 @@ func (x *Queue) String() string {
 func (*Queue) ProtoMessage() {}
 
 func (x *Queue) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_lab_proto_msgTypes[8]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1080,7 +1151,7 @@ func (x *Queue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Queue.ProtoReflect.Descriptor instead.
 func (*Queue) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{8}
+	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Queue) GetLimit() isQueue_Limit {
@@ -1197,7 +1268,7 @@ type Experiment struct {
 
 func (x *Experiment) Reset() {
 	*x = Experiment{}
-	mi := &file_tcplab_v1_lab_proto_msgTypes[9]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1209,7 +1280,7 @@ func (x *Experiment) String() string {
 func (*Experiment) ProtoMessage() {}
 
 func (x *Experiment) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_lab_proto_msgTypes[9]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1222,7 +1293,7 @@ func (x *Experiment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Experiment.ProtoReflect.Descriptor instead.
 func (*Experiment) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{9}
+	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Experiment) GetName() string {
@@ -1282,7 +1353,7 @@ type Flow struct {
 
 func (x *Flow) Reset() {
 	*x = Flow{}
-	mi := &file_tcplab_v1_lab_proto_msgTypes[10]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1294,7 +1365,7 @@ func (x *Flow) String() string {
 func (*Flow) ProtoMessage() {}
 
 func (x *Flow) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_lab_proto_msgTypes[10]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1307,7 +1378,7 @@ func (x *Flow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Flow.ProtoReflect.Descriptor instead.
 func (*Flow) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{10}
+	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Flow) GetName() string {
@@ -1412,7 +1483,7 @@ type Bulk struct {
 
 func (x *Bulk) Reset() {
 	*x = Bulk{}
-	mi := &file_tcplab_v1_lab_proto_msgTypes[11]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1424,7 +1495,7 @@ func (x *Bulk) String() string {
 func (*Bulk) ProtoMessage() {}
 
 func (x *Bulk) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_lab_proto_msgTypes[11]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1437,7 +1508,7 @@ func (x *Bulk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bulk.ProtoReflect.Descriptor instead.
 func (*Bulk) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{11}
+	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Bulk) GetAmount() isBulk_Amount {
@@ -1506,7 +1577,7 @@ type Transaction struct {
 
 func (x *Transaction) Reset() {
 	*x = Transaction{}
-	mi := &file_tcplab_v1_lab_proto_msgTypes[12]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1518,7 +1589,7 @@ func (x *Transaction) String() string {
 func (*Transaction) ProtoMessage() {}
 
 func (x *Transaction) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_lab_proto_msgTypes[12]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1531,7 +1602,7 @@ func (x *Transaction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transaction.ProtoReflect.Descriptor instead.
 func (*Transaction) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{12}
+	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Transaction) GetWrites() []uint32 {
@@ -1592,7 +1663,7 @@ type SocketOptions struct {
 
 func (x *SocketOptions) Reset() {
 	*x = SocketOptions{}
-	mi := &file_tcplab_v1_lab_proto_msgTypes[13]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1604,7 +1675,7 @@ func (x *SocketOptions) String() string {
 func (*SocketOptions) ProtoMessage() {}
 
 func (x *SocketOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_lab_proto_msgTypes[13]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1617,7 +1688,7 @@ func (x *SocketOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketOptions.ProtoReflect.Descriptor instead.
 func (*SocketOptions) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{13}
+	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SocketOptions) GetNoDelay() bool {
@@ -1690,7 +1761,7 @@ type Expectation struct {
 
 func (x *Expectation) Reset() {
 	*x = Expectation{}
-	mi := &file_tcplab_v1_lab_proto_msgTypes[14]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1702,7 +1773,7 @@ func (x *Expectation) String() string {
 func (*Expectation) ProtoMessage() {}
 
 func (x *Expectation) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_lab_proto_msgTypes[14]
+	mi := &file_tcplab_v1_lab_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1715,7 +1786,7 @@ func (x *Expectation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expectation.ProtoReflect.Descriptor instead.
 func (*Expectation) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{14}
+	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Expectation) GetName() string {
@@ -1805,15 +1876,19 @@ const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\n" +
 	"PointEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12,\n" +
-	"\x05value\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x05value:\x028\x01\"\x85\x02\n" +
+	"\x05value\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x05value:\x028\x01\"\xba\x02\n" +
 	"\x04Node\x12.\n" +
 	"\x04name\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x18(2\x11^[a-z][a-z0-9-]*$R\x04name\x121\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x13.tcplab.v1.NodeKindB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04kind\x12@\n" +
 	"\asysctls\x18\x03 \x03(\v2\x1c.tcplab.v1.Node.SysctlsEntryB\b\xbaH\x05\x9a\x01\x02\x10dR\asysctls\x12\x1c\n" +
-	"\x04host\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\x04host\x1a:\n" +
+	"\x04host\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\x04host\x123\n" +
+	"\x06routes\x18\x05 \x03(\v2\x10.tcplab.v1.RouteB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\x06routes\x1a:\n" +
 	"\fSysctlsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc7\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"?\n" +
+	"\x05Route\x12\x19\n" +
+	"\x02to\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x02to\x12\x1b\n" +
+	"\x03via\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x03via\"\xc7\x02\n" +
 	"\x04Link\x12\x1d\n" +
 	"\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x04name\x12(\n" +
 	"\x01a\x18\x02 \x01(\v2\x12.tcplab.v1.LinkEndB\x06\xbaH\x03\xc8\x01\x01R\x01a\x12(\n" +
@@ -1965,7 +2040,7 @@ func file_tcplab_v1_lab_proto_rawDescGZIP() []byte {
 }
 
 var file_tcplab_v1_lab_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_tcplab_v1_lab_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_tcplab_v1_lab_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_tcplab_v1_lab_proto_goTypes = []any{
 	(NodeKind)(0),                // 0: tcplab.v1.NodeKind
 	(Engine)(0),                  // 1: tcplab.v1.Engine
@@ -1973,87 +2048,89 @@ var file_tcplab_v1_lab_proto_goTypes = []any{
 	(Over)(0),                    // 3: tcplab.v1.Over
 	(*Lab)(nil),                  // 4: tcplab.v1.Lab
 	(*Node)(nil),                 // 5: tcplab.v1.Node
-	(*Link)(nil),                 // 6: tcplab.v1.Link
-	(*LinkEnd)(nil),              // 7: tcplab.v1.LinkEnd
-	(*Direction)(nil),            // 8: tcplab.v1.Direction
-	(*Path)(nil),                 // 9: tcplab.v1.Path
-	(*ScheduleStep)(nil),         // 10: tcplab.v1.ScheduleStep
-	(*Shape)(nil),                // 11: tcplab.v1.Shape
-	(*Queue)(nil),                // 12: tcplab.v1.Queue
-	(*Experiment)(nil),           // 13: tcplab.v1.Experiment
-	(*Flow)(nil),                 // 14: tcplab.v1.Flow
-	(*Bulk)(nil),                 // 15: tcplab.v1.Bulk
-	(*Transaction)(nil),          // 16: tcplab.v1.Transaction
-	(*SocketOptions)(nil),        // 17: tcplab.v1.SocketOptions
-	(*Expectation)(nil),          // 18: tcplab.v1.Expectation
-	nil,                          // 19: tcplab.v1.Lab.PointEntry
-	nil,                          // 20: tcplab.v1.Node.SysctlsEntry
-	(*durationpb.Duration)(nil),  // 21: google.protobuf.Duration
-	(*Trace)(nil),                // 22: tcplab.v1.Trace
-	(*Match)(nil),                // 23: tcplab.v1.Match
-	(*Overhead)(nil),             // 24: tcplab.v1.Overhead
-	(*Jitter)(nil),               // 25: tcplab.v1.Jitter
-	(*LossPattern)(nil),          // 26: tcplab.v1.LossPattern
-	(*Reorder)(nil),              // 27: tcplab.v1.Reorder
-	(*Chance)(nil),               // 28: tcplab.v1.Chance
-	(QueueDiscipline)(0),         // 29: tcplab.v1.QueueDiscipline
-	(*RandomEarlyDetection)(nil), // 30: tcplab.v1.RandomEarlyDetection
-	(*structpb.Value)(nil),       // 31: google.protobuf.Value
+	(*Route)(nil),                // 6: tcplab.v1.Route
+	(*Link)(nil),                 // 7: tcplab.v1.Link
+	(*LinkEnd)(nil),              // 8: tcplab.v1.LinkEnd
+	(*Direction)(nil),            // 9: tcplab.v1.Direction
+	(*Path)(nil),                 // 10: tcplab.v1.Path
+	(*ScheduleStep)(nil),         // 11: tcplab.v1.ScheduleStep
+	(*Shape)(nil),                // 12: tcplab.v1.Shape
+	(*Queue)(nil),                // 13: tcplab.v1.Queue
+	(*Experiment)(nil),           // 14: tcplab.v1.Experiment
+	(*Flow)(nil),                 // 15: tcplab.v1.Flow
+	(*Bulk)(nil),                 // 16: tcplab.v1.Bulk
+	(*Transaction)(nil),          // 17: tcplab.v1.Transaction
+	(*SocketOptions)(nil),        // 18: tcplab.v1.SocketOptions
+	(*Expectation)(nil),          // 19: tcplab.v1.Expectation
+	nil,                          // 20: tcplab.v1.Lab.PointEntry
+	nil,                          // 21: tcplab.v1.Node.SysctlsEntry
+	(*durationpb.Duration)(nil),  // 22: google.protobuf.Duration
+	(*Trace)(nil),                // 23: tcplab.v1.Trace
+	(*Match)(nil),                // 24: tcplab.v1.Match
+	(*Overhead)(nil),             // 25: tcplab.v1.Overhead
+	(*Jitter)(nil),               // 26: tcplab.v1.Jitter
+	(*LossPattern)(nil),          // 27: tcplab.v1.LossPattern
+	(*Reorder)(nil),              // 28: tcplab.v1.Reorder
+	(*Chance)(nil),               // 29: tcplab.v1.Chance
+	(QueueDiscipline)(0),         // 30: tcplab.v1.QueueDiscipline
+	(*RandomEarlyDetection)(nil), // 31: tcplab.v1.RandomEarlyDetection
+	(*structpb.Value)(nil),       // 32: google.protobuf.Value
 }
 var file_tcplab_v1_lab_proto_depIdxs = []int32{
-	19, // 0: tcplab.v1.Lab.point:type_name -> tcplab.v1.Lab.PointEntry
+	20, // 0: tcplab.v1.Lab.point:type_name -> tcplab.v1.Lab.PointEntry
 	5,  // 1: tcplab.v1.Lab.nodes:type_name -> tcplab.v1.Node
-	6,  // 2: tcplab.v1.Lab.links:type_name -> tcplab.v1.Link
-	13, // 3: tcplab.v1.Lab.experiments:type_name -> tcplab.v1.Experiment
-	18, // 4: tcplab.v1.Lab.expectations:type_name -> tcplab.v1.Expectation
+	7,  // 2: tcplab.v1.Lab.links:type_name -> tcplab.v1.Link
+	14, // 3: tcplab.v1.Lab.experiments:type_name -> tcplab.v1.Experiment
+	19, // 4: tcplab.v1.Lab.expectations:type_name -> tcplab.v1.Expectation
 	0,  // 5: tcplab.v1.Node.kind:type_name -> tcplab.v1.NodeKind
-	20, // 6: tcplab.v1.Node.sysctls:type_name -> tcplab.v1.Node.SysctlsEntry
-	7,  // 7: tcplab.v1.Link.a:type_name -> tcplab.v1.LinkEnd
-	7,  // 8: tcplab.v1.Link.b:type_name -> tcplab.v1.LinkEnd
-	8,  // 9: tcplab.v1.Link.forward:type_name -> tcplab.v1.Direction
-	8,  // 10: tcplab.v1.Link.backward:type_name -> tcplab.v1.Direction
-	1,  // 11: tcplab.v1.Link.engine:type_name -> tcplab.v1.Engine
-	11, // 12: tcplab.v1.Direction.shape:type_name -> tcplab.v1.Shape
-	9,  // 13: tcplab.v1.Direction.paths:type_name -> tcplab.v1.Path
-	10, // 14: tcplab.v1.Direction.schedule:type_name -> tcplab.v1.ScheduleStep
-	21, // 15: tcplab.v1.Direction.schedule_period:type_name -> google.protobuf.Duration
-	22, // 16: tcplab.v1.Direction.trace:type_name -> tcplab.v1.Trace
-	23, // 17: tcplab.v1.Path.match:type_name -> tcplab.v1.Match
-	11, // 18: tcplab.v1.Path.shape:type_name -> tcplab.v1.Shape
-	21, // 19: tcplab.v1.ScheduleStep.at:type_name -> google.protobuf.Duration
-	11, // 20: tcplab.v1.ScheduleStep.shape:type_name -> tcplab.v1.Shape
-	21, // 21: tcplab.v1.ScheduleStep.ramp:type_name -> google.protobuf.Duration
-	21, // 22: tcplab.v1.Shape.delay:type_name -> google.protobuf.Duration
-	12, // 23: tcplab.v1.Shape.queue:type_name -> tcplab.v1.Queue
-	24, // 24: tcplab.v1.Shape.overhead:type_name -> tcplab.v1.Overhead
-	25, // 25: tcplab.v1.Shape.jitter:type_name -> tcplab.v1.Jitter
-	26, // 26: tcplab.v1.Shape.loss_pattern:type_name -> tcplab.v1.LossPattern
-	27, // 27: tcplab.v1.Shape.reorder:type_name -> tcplab.v1.Reorder
-	28, // 28: tcplab.v1.Shape.duplicate:type_name -> tcplab.v1.Chance
-	28, // 29: tcplab.v1.Shape.corrupt:type_name -> tcplab.v1.Chance
-	21, // 30: tcplab.v1.Queue.time:type_name -> google.protobuf.Duration
-	29, // 31: tcplab.v1.Queue.discipline:type_name -> tcplab.v1.QueueDiscipline
-	21, // 32: tcplab.v1.Queue.target:type_name -> google.protobuf.Duration
-	21, // 33: tcplab.v1.Queue.interval:type_name -> google.protobuf.Duration
-	30, // 34: tcplab.v1.Queue.red:type_name -> tcplab.v1.RandomEarlyDetection
-	14, // 35: tcplab.v1.Experiment.flows:type_name -> tcplab.v1.Flow
-	21, // 36: tcplab.v1.Experiment.sample_interval:type_name -> google.protobuf.Duration
-	21, // 37: tcplab.v1.Experiment.timeout:type_name -> google.protobuf.Duration
-	2,  // 38: tcplab.v1.Flow.family:type_name -> tcplab.v1.IpFamily
-	15, // 39: tcplab.v1.Flow.bulk:type_name -> tcplab.v1.Bulk
-	16, // 40: tcplab.v1.Flow.transaction:type_name -> tcplab.v1.Transaction
-	17, // 41: tcplab.v1.Flow.socket:type_name -> tcplab.v1.SocketOptions
-	21, // 42: tcplab.v1.Flow.start:type_name -> google.protobuf.Duration
-	21, // 43: tcplab.v1.Bulk.duration:type_name -> google.protobuf.Duration
-	21, // 44: tcplab.v1.Transaction.think_time:type_name -> google.protobuf.Duration
-	21, // 45: tcplab.v1.Transaction.server_time:type_name -> google.protobuf.Duration
-	3,  // 46: tcplab.v1.Expectation.over:type_name -> tcplab.v1.Over
-	31, // 47: tcplab.v1.Lab.PointEntry.value:type_name -> google.protobuf.Value
-	48, // [48:48] is the sub-list for method output_type
-	48, // [48:48] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	21, // 6: tcplab.v1.Node.sysctls:type_name -> tcplab.v1.Node.SysctlsEntry
+	6,  // 7: tcplab.v1.Node.routes:type_name -> tcplab.v1.Route
+	8,  // 8: tcplab.v1.Link.a:type_name -> tcplab.v1.LinkEnd
+	8,  // 9: tcplab.v1.Link.b:type_name -> tcplab.v1.LinkEnd
+	9,  // 10: tcplab.v1.Link.forward:type_name -> tcplab.v1.Direction
+	9,  // 11: tcplab.v1.Link.backward:type_name -> tcplab.v1.Direction
+	1,  // 12: tcplab.v1.Link.engine:type_name -> tcplab.v1.Engine
+	12, // 13: tcplab.v1.Direction.shape:type_name -> tcplab.v1.Shape
+	10, // 14: tcplab.v1.Direction.paths:type_name -> tcplab.v1.Path
+	11, // 15: tcplab.v1.Direction.schedule:type_name -> tcplab.v1.ScheduleStep
+	22, // 16: tcplab.v1.Direction.schedule_period:type_name -> google.protobuf.Duration
+	23, // 17: tcplab.v1.Direction.trace:type_name -> tcplab.v1.Trace
+	24, // 18: tcplab.v1.Path.match:type_name -> tcplab.v1.Match
+	12, // 19: tcplab.v1.Path.shape:type_name -> tcplab.v1.Shape
+	22, // 20: tcplab.v1.ScheduleStep.at:type_name -> google.protobuf.Duration
+	12, // 21: tcplab.v1.ScheduleStep.shape:type_name -> tcplab.v1.Shape
+	22, // 22: tcplab.v1.ScheduleStep.ramp:type_name -> google.protobuf.Duration
+	22, // 23: tcplab.v1.Shape.delay:type_name -> google.protobuf.Duration
+	13, // 24: tcplab.v1.Shape.queue:type_name -> tcplab.v1.Queue
+	25, // 25: tcplab.v1.Shape.overhead:type_name -> tcplab.v1.Overhead
+	26, // 26: tcplab.v1.Shape.jitter:type_name -> tcplab.v1.Jitter
+	27, // 27: tcplab.v1.Shape.loss_pattern:type_name -> tcplab.v1.LossPattern
+	28, // 28: tcplab.v1.Shape.reorder:type_name -> tcplab.v1.Reorder
+	29, // 29: tcplab.v1.Shape.duplicate:type_name -> tcplab.v1.Chance
+	29, // 30: tcplab.v1.Shape.corrupt:type_name -> tcplab.v1.Chance
+	22, // 31: tcplab.v1.Queue.time:type_name -> google.protobuf.Duration
+	30, // 32: tcplab.v1.Queue.discipline:type_name -> tcplab.v1.QueueDiscipline
+	22, // 33: tcplab.v1.Queue.target:type_name -> google.protobuf.Duration
+	22, // 34: tcplab.v1.Queue.interval:type_name -> google.protobuf.Duration
+	31, // 35: tcplab.v1.Queue.red:type_name -> tcplab.v1.RandomEarlyDetection
+	15, // 36: tcplab.v1.Experiment.flows:type_name -> tcplab.v1.Flow
+	22, // 37: tcplab.v1.Experiment.sample_interval:type_name -> google.protobuf.Duration
+	22, // 38: tcplab.v1.Experiment.timeout:type_name -> google.protobuf.Duration
+	2,  // 39: tcplab.v1.Flow.family:type_name -> tcplab.v1.IpFamily
+	16, // 40: tcplab.v1.Flow.bulk:type_name -> tcplab.v1.Bulk
+	17, // 41: tcplab.v1.Flow.transaction:type_name -> tcplab.v1.Transaction
+	18, // 42: tcplab.v1.Flow.socket:type_name -> tcplab.v1.SocketOptions
+	22, // 43: tcplab.v1.Flow.start:type_name -> google.protobuf.Duration
+	22, // 44: tcplab.v1.Bulk.duration:type_name -> google.protobuf.Duration
+	22, // 45: tcplab.v1.Transaction.think_time:type_name -> google.protobuf.Duration
+	22, // 46: tcplab.v1.Transaction.server_time:type_name -> google.protobuf.Duration
+	3,  // 47: tcplab.v1.Expectation.over:type_name -> tcplab.v1.Over
+	32, // 48: tcplab.v1.Lab.PointEntry.value:type_name -> google.protobuf.Value
+	49, // [49:49] is the sub-list for method output_type
+	49, // [49:49] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_lab_proto_init() }
@@ -2062,27 +2139,27 @@ func file_tcplab_v1_lab_proto_init() {
 		return
 	}
 	file_tcplab_v1_shape_proto_init()
-	file_tcplab_v1_lab_proto_msgTypes[8].OneofWrappers = []any{
+	file_tcplab_v1_lab_proto_msgTypes[9].OneofWrappers = []any{
 		(*Queue_Packets)(nil),
 		(*Queue_Bytes)(nil),
 		(*Queue_Time)(nil),
 	}
-	file_tcplab_v1_lab_proto_msgTypes[10].OneofWrappers = []any{
+	file_tcplab_v1_lab_proto_msgTypes[11].OneofWrappers = []any{
 		(*Flow_Bulk)(nil),
 		(*Flow_Transaction)(nil),
 	}
-	file_tcplab_v1_lab_proto_msgTypes[11].OneofWrappers = []any{
+	file_tcplab_v1_lab_proto_msgTypes[12].OneofWrappers = []any{
 		(*Bulk_Bytes)(nil),
 		(*Bulk_Duration)(nil),
 	}
-	file_tcplab_v1_lab_proto_msgTypes[13].OneofWrappers = []any{}
+	file_tcplab_v1_lab_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tcplab_v1_lab_proto_rawDesc), len(file_tcplab_v1_lab_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
