@@ -57,7 +57,8 @@ func (a *app) printPlan(plan *tcplabv1.RunPlan, host *tcplabv1.Host, asked tcpla
 	}
 	for _, l := range lab.GetLinks() {
 		fmt.Fprintf(&b, "  %s ── %s\n", l.GetA().GetNode(), l.GetB().GetNode())
-		fmt.Fprintf(&b, "    → %s\n    ← %s\n", shapeText(l.GetForward().GetShape()), shapeText(l.GetBackward().GetShape()))
+		fmt.Fprintf(&b, "    → %s\n", strings.Join(directionText(l.GetForward()), "\n      "))
+		fmt.Fprintf(&b, "    ← %s\n", strings.Join(directionText(l.GetBackward()), "\n      "))
 	}
 	if len(plan.GetPoints()) > 1 {
 		b.WriteString("  (shapes as at the first parameter point)\n")
@@ -86,30 +87,4 @@ func (a *app) printPlan(plan *tcplabv1.RunPlan, host *tcplabv1.Host, asked tcpla
 	fmt.Fprintf(&b, "\n%s, %s\n", plural(int(plan.GetTrialsCount()), "trial"), about(plan.GetEstimate().AsDuration()))
 	_, err := fmt.Fprint(a.Out, b.String())
 	return err
-}
-
-// shapeText says what a shape does in a line.
-func shapeText(s *tcplabv1.Shape) string {
-	var parts []string
-	if s.GetRateBps() > 0 {
-		parts = append(parts, quantity(s.GetRateBps(), "bit/s"))
-	}
-	if s.GetDelay().AsDuration() > 0 {
-		parts = append(parts, "delay "+seconds(s.GetDelay()))
-	}
-	if s.GetLoss() > 0 {
-		parts = append(parts, "loss "+quantity(s.GetLoss()*100, "%"))
-	}
-	switch q := s.GetQueue().GetLimit().(type) {
-	case *tcplabv1.Queue_Packets:
-		parts = append(parts, fmt.Sprintf("queue %d packets", q.Packets))
-	case *tcplabv1.Queue_Bytes:
-		parts = append(parts, "queue "+quantity(float64(q.Bytes), "B"))
-	case *tcplabv1.Queue_Time:
-		parts = append(parts, "queue "+seconds(q.Time))
-	}
-	if len(parts) == 0 {
-		return "as it is"
-	}
-	return strings.Join(parts, ", ")
 }

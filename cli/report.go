@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"charm.land/lipgloss/v2"
@@ -71,11 +72,12 @@ func (a *app) printExpectations(r *tcplabv1.RunReport) error {
 	return err
 }
 
-// printLinks prints each direction of each link once, from the first trial
+// printLinks prints each direction of each link, and each of its paths, once, from the first trial
 // that has it at each distinct shape.
 func (a *app) printLinks(r *tcplabv1.RunReport) error {
 	seen := map[string]bool{}
 	var rows [][]string
+	more := false
 	for _, trial := range r.GetTrials() {
 		for _, l := range trial.GetLinks() {
 			arrow := "→"
@@ -83,28 +85,45 @@ func (a *app) printLinks(r *tcplabv1.RunReport) error {
 				arrow = "←"
 			}
 			spec, measured := l.GetSpec(), l.GetMeasured()
-			key := l.GetName() + arrow + spec.String()
+			name := l.GetName() + " " + arrow
+			if l.GetPath() != "" {
+				name += " " + l.GetPath()
+			}
+			key := name + spec.String()
 			if seen[key] && l.GetVerdict() != tcplabv1.LinkVerdict_LINK_VERDICT_FAILED {
 				continue
 			}
 			seen[key] = true
 			rate := "unlimited"
+			if spec.GetQueue() != nil {
+				rate = "a trace" // what has a queue and no rate of its own
+			}
 			if spec.GetRateBps() > 0 {
 				rate = beside(quantity(spec.GetRateBps(), "bit/s"), measured.GetRateBps() > 0, quantity(measured.GetRateBps(), "bit/s"))
 			}
+			other := strings.Join(otherTexts(spec), ", ")
+			more = more || other != ""
 			rows = append(rows, []string{
-				l.GetName() + " " + arrow, engineWord(l.GetEngine()),
-				beside(seconds(spec.GetDelay()), measured != nil, seconds(measured.GetDelay())),
+				name, engineWord(l.GetEngine()),
+				beside(delayText(spec), measured != nil, seconds(measured.GetDelay())),
 				rate,
-				beside(quantity(spec.GetLoss()*100, "%"), measured != nil, quantity(measured.GetLoss()*100, "%")),
-				linkWord(l.GetVerdict()),
+				beside(lossText(spec), measured != nil, percent(measured.GetLoss())),
+				other, linkWord(l.GetVerdict()),
 			})
 		}
 	}
 	if len(rows) == 0 {
 		return nil
 	}
-	if err := printTable(a.Out, []string{"LINK", "ENGINE", "DELAY", "RATE", "LOSS", "PROOF"}, rows); err != nil {
+	header := []string{"LINK", "ENGINE", "DELAY", "RATE", "LOSS", "AND", "PROOF"}
+	if !more { // than most links do
+		const and = 5
+		header = slices.Delete(header, and, and+1)
+		for i := range rows {
+			rows[i] = slices.Delete(rows[i], and, and+1)
+		}
+	}
+	if err := printTable(a.Out, header, rows); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintln(a.Out)
