@@ -263,6 +263,9 @@ func expectationTypes(lab *tcplabv1.Lab, e *tcplabv1.Expectation) string {
 	for _, n := range lab.GetNodes() {
 		b.WriteString(" " + n.GetName())
 	}
+	for _, l := range lab.GetLinks() {
+		b.WriteString(" " + l.GetName())
+	}
 	for _, x := range lab.GetExperiments() {
 		for _, f := range x.GetFlows() {
 			fmt.Fprintf(&b, " %s:%T:%s:%s", f.GetName(), f.GetKind(), f.GetClient(), f.GetServer())

@@ -28,7 +28,7 @@ type reach int
 const (
 	parameters   reach = iota // the point and theory: what is known before a run
 	predictions               // and the kernel
-	measurements              // and flows and counters
+	measurements              // and flows, counters and links
 )
 
 // roots are the names of each reach besides the parameters.
@@ -40,6 +40,7 @@ func (r reach) roots() map[string]*types.Type {
 	if r >= measurements {
 		roots["flow"] = types.NewObjectType(flowsType)
 		roots["counter"] = types.NewObjectType(nodesType)
+		roots["link"] = types.NewObjectType(linksType)
 	}
 	return roots
 }

@@ -123,6 +123,8 @@ func (env *environment) explainName(src string, tree *ast.AST, e ast.Expr) *Erro
 		what = "the lab has no flow " + name
 	case nodesType:
 		what = "the lab has no node " + name
+	case linksType:
+		what = "the lab has no link " + name
 	case countersType:
 		what = fmt.Sprintf("%s is not the name of a kernel counter, such as TcpExtDelayedACKs", name)
 	case theoryType:

@@ -51,6 +51,7 @@ func measured(result *tcplabv1.TrialResult) map[string]any {
 		"kernel":  kernelObject(result.GetKernel()),
 		"flow":    flowsObject(result),
 		"counter": nodesObject(result),
+		"link":    linksObject(result),
 	}
 }
 

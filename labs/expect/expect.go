@@ -11,6 +11,10 @@
 //	                          flow.get.client.latency is flow.get.latency; so is .connect
 //	counter.NODE.NAME         a kernel counter's difference; counter["node-1"].NAME where the
 //	                          node's name has a hyphen
+//	link.NAME.forward.…       what a direction of a link, all its paths together, did during
+//	                          the experiments (LinkCounters): delivered, lost, overflow,
+//	                          early, marked, peak_queue, …; and how late it was:
+//	                          link["client-server"].backward.lateness.p99
 //	size(series), at(series, t)  of a cwnd_series: its length, and the window in force t
 //	                          seconds after connect(2); series[0].snd_ssthresh
 //	kernel.hz, .jiffy, .release, .at_least(6, 5)

@@ -30,6 +30,7 @@ func testLab() *tcplabv1.Lab {
 			"congestion": structpb.NewStringValue("reno"),
 		},
 		Nodes: []*tcplabv1.Node{{Name: "client"}, {Name: "node-1"}},
+		Links: []*tcplabv1.Link{{Name: "access"}, {Name: "client-server"}},
 		Experiments: []*tcplabv1.Experiment{{Flows: []*tcplabv1.Flow{
 			{Name: "get", Client: "client", Server: "node-1"},
 			{Name: "bulk", Client: "client", Server: "node-1"},
@@ -60,6 +61,14 @@ func testResult(latency time.Duration) *tcplabv1.TrialResult {
 				}},
 			},
 			{Name: "bulk", Kind: "bulk", Error: "connection reset by peer", Latency: &tcplabv1.LatencySummary{}},
+		},
+		Links: []*tcplabv1.LinkReport{
+			{Name: "access", Direction: tcplabv1.LinkDirection_LINK_DIRECTION_FORWARD, Path: "web", Counters: &tcplabv1.LinkCounters{Lost: 99}},
+			{Name: "access", Direction: tcplabv1.LinkDirection_LINK_DIRECTION_FORWARD, Counters: &tcplabv1.LinkCounters{Lost: 3, PeakQueue: 40}},
+			{
+				Name: "client-server", Direction: tcplabv1.LinkDirection_LINK_DIRECTION_BACKWARD, Engine: tcplabv1.Engine_ENGINE_NETEM,
+				Counters: &tcplabv1.LinkCounters{Delivered: 7}, Lateness: &tcplabv1.LinkLateness{Summary: summary(2 * ms)},
+			},
 		},
 		Counters: []*tcplabv1.NodeCounters{
 			{Node: "client", Values: map[string]int64{"TcpActiveOpens": 1, "TcpRetransSegs": 0}},
@@ -94,6 +103,10 @@ func TestNumbers(t *testing.T) {
 		unit string
 	}{
 		{"40", 40, ""},
+		{"link.access.forward.lost", 3, ""},
+		{"link.access.forward.peak_queue", 40, ""},
+		{`link["client-server"].backward.delivered + 1`, 8, ""},
+		{`link["client-server"].backward.lateness.p99`, 0.002, "s"},
 		{"0.9 * 40", 36, ""},
 		{"rtt * 2", 0.04, "s"},
 		{"2 * rtt + 40 / 1000", 0.08, "s"},
@@ -173,6 +186,10 @@ func TestCompileErrors(t *testing.T) {
 		{"measure", "counter.^clint.TcpActiveOpens", "the lab has no node clint (did you mean client?)"},
 		{"measure", "counter.client.^opens", "opens is not the name of a kernel counter, such as TcpExtDelayedACKs"},
 		{"measure", `counter["^node-2"].TcpActiveOpens`, "the lab has no node node-2 (did you mean node-1?)"},
+		{"measure", "link.^acces.forward.lost", "the lab has no link acces (did you mean access?)"},
+		{"measure", "link.access.^forwards.lost", "link.access has no field forwards (did you mean forward?)"},
+		{"measure", "link.access.forward.^lots", "has no field lots (did you mean lost?)"},
+		{"predict", "^link.access.forward.lost", "link is what was measured"},
 		{"measure", "^flw.get.connect.p50", "unknown name flw (did you mean flow?)"},
 		{"measure", "1 + ^rrt", "unknown name rrt (did you mean rtt?)"},
 		{"measure", "kernel.^hzz", "kernel has no field hzz (did you mean hz?)"},
@@ -249,6 +266,9 @@ func TestEvaluationErrors(t *testing.T) {
 		{"flow.get.server.tcp_info.snd_cwnd", "flow.get.server.tcp_info was not reported"},
 		{"counter.client.TcpActiveOpen", "the kernel of client has no counter TcpActiveOpen (did you mean TcpActiveOpens?)"},
 		{"counter.client.TcpExtDelayedACKs", "the kernel of client has no counter TcpExtDelayedACKs"},
+		{"link.access.forward.lateness.p50", "was not measured: the engine cannot know it"},
+		{`link["client-server"].backward.peak_queue`, "was not measured: the engine cannot know it"},
+		{"link.access.backward.lost", "the trial has no report of the link access backward"},
 		{"rtt / (count - 40)", "a / b: the result is +Inf"},
 		{"log2(0 - 1)", "log2(x): the result is NaN"},
 		{"(count - 40) / (count - 40)", "the result is NaN"},

@@ -1,6 +1,7 @@
 package expect
 
 import (
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -30,8 +31,8 @@ var counterName = regexp.MustCompile(`^[A-Z][A-Za-z0-9]{2,63}$`)
 // expressions know every field that TrialResult has, and no other.
 type schema struct {
 	types.Provider
-	flows, nodes []string
-	messages     map[string]protoreflect.MessageDescriptor
+	flows, nodes, links []string
+	messages            map[string]protoreflect.MessageDescriptor
 }
 
 func newSchema(lab *tcplabv1.Lab, base types.Provider) *schema {
@@ -43,6 +44,9 @@ func newSchema(lab *tcplabv1.Lab, base types.Provider) *schema {
 		for _, flow := range experiment.GetFlows() {
 			s.flows = append(s.flows, flow.GetName())
 		}
+	}
+	for _, link := range lab.GetLinks() {
+		s.links = append(s.links, link.GetName())
 	}
 	s.add((*tcplabv1.FlowResult)(nil).ProtoReflect().Descriptor())
 	s.add((*tcplabv1.Kernel)(nil).ProtoReflect().Descriptor())
@@ -77,6 +81,13 @@ func (s *schema) field(object, name string) (f field, ok bool) {
 		return field{typ: types.NewObjectType(countersType)}, slices.Contains(s.nodes, name)
 	case countersType:
 		return field{typ: types.DoubleType}, counterName.MatchString(name)
+	case linksType:
+		return field{typ: types.NewObjectType(linkType)}, slices.Contains(s.links, name)
+	case linkType:
+		_, ok := ways()[name]
+		return field{typ: types.NewObjectType(wayType)}, ok
+	case wayType:
+		return wayField(name)
 	case theoryType:
 		constant, ok := theoryConstants()[name]
 		return field{typ: constant.typ, unit: constant.unit}, ok
@@ -102,6 +113,12 @@ func (s *schema) names(object string) []string {
 		return s.flows
 	case nodesType:
 		return s.nodes
+	case linksType:
+		return s.links
+	case linkType:
+		return slices.Sorted(maps.Keys(ways()))
+	case wayType:
+		return wayNames()
 	case theoryType:
 		var names []string
 		for name := range theoryConstants() {
@@ -190,7 +207,7 @@ func messageType(m protoreflect.ProtoMessage) *types.Type {
 // FindStructType implements types.Provider.
 func (s *schema) FindStructType(name string) (*types.Type, bool) {
 	switch name {
-	case flowsType, nodesType, countersType, theoryType:
+	case flowsType, nodesType, countersType, theoryType, linksType, linkType, wayType:
 	default:
 		if _, ok := s.messages[name]; !ok {
 			return nil, false

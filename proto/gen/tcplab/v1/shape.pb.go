@@ -890,7 +890,8 @@ func (x *RandomEarlyDetection) GetProbability() float64 {
 type Match struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Prefix that the destination address is in ("10.1.0.0/16", "fd00::/64").
-	// Empty: any address, IPv4 and IPv6.
+	// Empty: any address, IPv4 and IPv6. In a lab whose addresses are still to be assigned it may be a
+	// node's name, which becomes one path for each of the node's addresses.
 	Destination string `protobuf:"bytes,1,opt,name=destination,proto3" json:"destination,omitempty"`
 	// Default: any.
 	Protocol IpProtocol `protobuf:"varint,2,opt,name=protocol,proto3,enum=tcplab.v1.IpProtocol" json:"protocol,omitempty"`
