@@ -165,15 +165,13 @@ func lossText(s *tcplabv1.Shape) string {
 
 func numbersText(numbers []uint64) string {
 	const shown = 5
-	text := "packet"
-	if len(numbers) != 1 {
-		text += "s"
+	parts := make([]string, 0, shown)
+	for _, n := range numbers[:min(shown, len(numbers))] {
+		parts = append(parts, fmt.Sprint(n))
 	}
-	for i, n := range numbers[:min(shown, len(numbers))] {
-		if i > 0 {
-			text += ","
-		}
-		text += fmt.Sprintf(" %d", n)
+	text := "packet " + strings.Join(parts, ", ")
+	if len(numbers) != 1 {
+		text = "packets " + strings.Join(parts, ", ")
 	}
 	if more := len(numbers) - shown; more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
