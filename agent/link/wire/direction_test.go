@@ -19,8 +19,24 @@ type model struct {
 
 func newModel(shape link.Shape, seed uint64) *model {
 	m := &model{store: newStore(1523)}
-	m.direction = newDirection(shape, seed, m.store.release)
+	m.direction = newDirection(link.Direction{Shape: shape, Seed: seed}, 1523, m.store.release)
 	return m
+}
+
+// giveBack is what the lane does with frames that it has handed over.
+func (m *model) giveBack(f *frame) {
+	if !m.takes(f) {
+		m.store.release(f)
+	}
+}
+
+// change is a change of the direction's own shape.
+func (m *model) change(now int64, shape link.Shape) {
+	prepared, err := m.prepare(link.Direction{Shape: shape})
+	if err != nil {
+		panic(err)
+	}
+	m.direction.change(now, prepared)
 }
 
 func (m *model) arrive(at int64, size int, id byte) { m.offer(at, put(m.store, size, id)) }
@@ -36,7 +52,7 @@ func (m *model) until(now int64) []departure {
 	var out []departure
 	for f := m.next(now); f != nil; f = m.next(now) {
 		out = append(out, departure{f.leaves, f.data[0]})
-		m.store.release(f)
+		m.giveBack(f)
 	}
 	return out
 }
@@ -213,8 +229,8 @@ func TestChange(t *testing.T) {
 	}
 }
 
-// losses are the numbers of the frames, of n, that are lost.
-func losses(m *model, n int) map[int]bool {
+// lostOf are the numbers of the frames, of n, that are lost.
+func lostOf(m *model, n int) map[int]bool {
 	lost := map[int]bool{}
 	for i := range n {
 		before := m.lost
@@ -229,7 +245,7 @@ func losses(m *model, n int) map[int]bool {
 
 func TestLossIsTheSeeds(t *testing.T) {
 	const n = 10_000
-	few, many := losses(newModel(link.Shape{Loss: link.RandomLoss(0.01)}, 7), n), losses(newModel(link.Shape{Loss: link.RandomLoss(0.05)}, 7), n)
+	few, many := lostOf(newModel(link.Shape{Loss: link.RandomLoss(0.01)}, 7), n), lostOf(newModel(link.Shape{Loss: link.RandomLoss(0.05)}, 7), n)
 	// Six standard deviations of the binomial distribution.
 	if len(few) < 40 || len(few) > 160 || len(many) < 370 || len(many) > 630 {
 		t.Errorf("1%% of %d lost %d, 5%% lost %d", n, len(few), len(many))
@@ -239,19 +255,19 @@ func TestLossIsTheSeeds(t *testing.T) {
 			t.Errorf("frame %d is lost at 1%% and not at 5%%", i)
 		}
 	}
-	if diff := cmp.Diff(few, losses(newModel(link.Shape{Loss: link.RandomLoss(0.01)}, 7), n)); diff != "" {
+	if diff := cmp.Diff(few, lostOf(newModel(link.Shape{Loss: link.RandomLoss(0.01)}, 7), n)); diff != "" {
 		t.Errorf("the same seed lost others (-first +second):\n%s", diff)
 	}
-	if cmp.Equal(few, losses(newModel(link.Shape{Loss: link.RandomLoss(0.01)}, 8), n)) {
+	if cmp.Equal(few, lostOf(newModel(link.Shape{Loss: link.RandomLoss(0.01)}, 8), n)) {
 		t.Error("another seed lost the same")
 	}
 	again := newModel(link.Shape{Loss: link.RandomLoss(0.01)}, 7)
-	losses(again, 123)
-	again.restart()
-	if diff := cmp.Diff(few, losses(again, n)); diff != "" {
+	lostOf(again, 123)
+	again.restart(0)
+	if diff := cmp.Diff(few, lostOf(again, n)); diff != "" {
 		t.Errorf("restarted it lost others (-first +second):\n%s", diff)
 	}
-	if got := losses(newModel(link.Shape{Loss: link.RandomLoss(1)}, 7), 100); len(got) != 100 {
+	if got := lostOf(newModel(link.Shape{Loss: link.RandomLoss(1)}, 7), 100); len(got) != 100 {
 		t.Errorf("of 100 frames at 100%% %d were lost", len(got))
 	}
 }
@@ -262,7 +278,7 @@ func TestRestartEmpties(t *testing.T) {
 		m.arrive(int64(i*20), 100, byte(i))
 	}
 	m.until(120)
-	m.restart()
+	m.restart(0)
 	if got := m.until(1e9); got != nil || m.underWay() != 0 || m.tally != (tally{}) {
 		t.Errorf("restarted it holds %v, %d under way, %+v", got, m.underWay(), m.tally)
 	}
@@ -302,7 +318,7 @@ func script(t *testing.T, m *model, ops []byte) {
 			}
 			order = order[1:]
 			sent++
-			m.store.release(f)
+			m.giveBack(f)
 		}
 	}
 	for _, op := range ops {
@@ -325,7 +341,7 @@ func script(t *testing.T, m *model, ops []byte) {
 		if got := uint64(sent+m.underWay()) + m.lost + m.overflow; got != m.received {
 			t.Fatalf("received %d, but %d sent, %d under way, %d lost, %d dropped", m.received, sent, m.underWay(), m.lost, m.overflow)
 		}
-		if m.sending == nil && m.waiting.frames > 0 {
+		if m.own.sending == nil && m.own.waiting.frames > 0 {
 			t.Fatal("frames wait though nothing is being sent")
 		}
 	}
@@ -361,8 +377,8 @@ func TestRateAndLimitHold(t *testing.T) {
 			for range 20_000 {
 				now += random.Int64N(1500)
 				m.arrive(now, 60+random.IntN(1455), 0)
-				if limit := shape.QueueBytes(); queue.Packets > 0 && m.waiting.frames > queue.Packets || limit > 0 && m.waiting.bytes > limit {
-					t.Fatalf("%d frames, %d bytes wait", m.waiting.frames, m.waiting.bytes)
+				if limit := shape.QueueBytes(); queue.Packets > 0 && m.own.waiting.frames > queue.Packets || limit > 0 && m.own.waiting.bytes > limit {
+					t.Fatalf("%d frames, %d bytes wait", m.own.waiting.frames, m.own.waiting.bytes)
 				}
 				for f := m.next(now); f != nil; f = m.next(now) {
 					// Each sees the wire for itself from the end of the one before, but for the rounding to a ns.
@@ -370,7 +386,7 @@ func TestRateAndLimitHold(t *testing.T) {
 						t.Fatalf("a frame of %d bytes came %d ns after the one before, it takes %d", f.size, f.leaves-free, least)
 					}
 					free = f.leaves
-					m.store.release(f)
+					m.giveBack(f)
 				}
 			}
 			if m.overflow == 0 || m.peak == 0 {

@@ -68,12 +68,13 @@ func (e *Engine) Name() string { return "wire" }
 // Port is the kind of port in use, TAP or Packet.
 func (e *Engine) Port() PortKind { return e.kind }
 
-// Check refuses what the engine cannot carry: a shape that is invalid or whose
-// queue is not resolved.
+// Check refuses what the engine cannot carry: a direction that is invalid or whose
+// queues are not resolved or hold no frame, and the queue disciplines red, fq_codel,
+// cake and pie. A schedule is checked and left to be played.
 func (e *Engine) Check(spec link.Spec) error {
 	var errs []error
 	for i, d := range spec.Directions {
-		if err := refuse(d); err != nil {
+		if err := refuse(d, longest(spec)); err != nil {
 			errs = append(errs, fmt.Errorf("link %s, direction %d: %w", spec.Name, i, err))
 		}
 	}
@@ -91,22 +92,45 @@ const (
 	maxMTU = 65_521 // MAX_MTU: 65535 less an Ethernet header
 )
 
-// refuse says why the engine cannot carry the direction, or nil.
-func refuse(d link.Direction) error {
+// longest is the longest ordinary frame of a link, in bytes.
+func longest(spec link.Spec) int {
+	return max(spec.Ends[0].MTU, spec.Ends[1].MTU) + link.FrameOverhead
+}
+
+// refuse says why the engine cannot carry the direction on a link with so long frames, or nil.
+func refuse(d link.Direction, frame int) error {
 	if err := d.Validate(); err != nil {
 		return err
 	}
-	s := d.Shape
-	plain := link.Shape{Rate: s.Rate, Delay: s.Delay, Queue: link.Queue{Packets: s.Queue.Packets, Bytes: s.Queue.Bytes, Time: s.Queue.Time}}
-	plain.Loss.Probability = s.Loss.Probability
-	if !s.Equal(plain) || len(d.Paths) > 0 || d.Trace != nil || len(d.Schedule.Steps) > 0 {
-		return errors.New("the wire engine carries a rate with a fifo, a delay and independent loss")
+	errs := []error{refuseShape(d.Shape, d.Trace != nil, frame)}
+	for _, p := range d.Paths {
+		if err := refuseShape(p.Shape, false, frame); err != nil {
+			errs = append(errs, fmt.Errorf("path %s: %w", p.Name, err))
+		}
+	}
+	for _, s := range d.Schedule.Steps {
+		if err := refuseShape(s.Shape, false, frame); err != nil {
+			errs = append(errs, fmt.Errorf("schedule at %v: %w", s.At, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// refuseShape says why the engine cannot carry a shape that is valid, or nil.
+func refuseShape(s link.Shape, traced bool, frame int) error {
+	switch s.Queue.Discipline {
+	case link.FIFO, link.HeadDrop, link.CoDel:
+	default:
+		return fmt.Errorf("the wire engine has fifo, head-drop and codel, and no %v: take netem", s.Queue.Discipline)
 	}
 	if s.Rate > math.MaxInt64 {
 		return fmt.Errorf("rate %d bit/s is beyond any clock", s.Rate)
 	}
-	if s.Rate > 0 && s.Queue.IsZero() {
-		return errors.New("the rate has no queue: resolve the direction first")
+	if (s.Rate > 0 || traced) && !s.Queue.Limited() {
+		return errors.New("the bottleneck has no queue: resolve the direction first")
+	}
+	if limit := s.QueueBytes(); limit > 0 && limit < frame {
+		return fmt.Errorf("a queue of %d bytes holds no full frame of %d: give it more", limit, frame)
 	}
 	return nil
 }
@@ -161,7 +185,7 @@ func (e *Engine) create(ctx context.Context, l *Link) error {
 		if vnet {
 			lane.header = vnetHeader
 		}
-		lane.shaped(d.Shape, d.Seed)
+		lane.shaped(d)
 		l.lanes[i] = lane
 	}
 	started := time.Now()

@@ -6,7 +6,7 @@ type frame struct {
 	home   *chunk // where its bytes are
 	data   []byte // as the port gave it, with the port's header in front
 	size   int    // bytes on the wire, Ethernet header included: what rates and limits count
-	leaves int64  // when it leaves the stage it is in, in ns of the loop's clock
+	leaves int64  // when it leaves the stage it is in, in ns of the loop's clock; of what waits, when it came
 }
 
 // list holds frames in order of arrival.

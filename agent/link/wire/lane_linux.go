@@ -62,8 +62,8 @@ func newLane(in, out port, room int) *lane {
 }
 
 // shaped gives the lane its direction.
-func (l *lane) shaped(shape link.Shape, seed uint64) {
-	l.dir = newDirection(shape, seed, l.done.push)
+func (l *lane) shaped(d link.Direction) {
+	l.dir = newDirection(d, l.store.room, l.done.push)
 }
 
 // batch is how many frames a lane takes or gives before the others have their
@@ -137,9 +137,16 @@ func (l *lane) deliver(now func() int64) bool {
 			l.delivered++
 			l.late.Add(time.Duration(begin + int64(i)*step - f.leaves))
 		}
-		l.done.push(l.ready.pop())
+		l.finish(l.ready.pop())
 	}
 	return n > 0
+}
+
+// finish gives back a frame that has been written or lost.
+func (l *lane) finish(f *frame) {
+	if !l.dir.takes(f) {
+		l.done.push(f)
+	}
 }
 
 // offer gives the direction what has arrived.
@@ -189,8 +196,10 @@ func (l *lane) drain() error {
 // restart empties the lane and its counters, after the port was drained.
 func (l *lane) restart(now int64) {
 	l.settle(now)
-	l.done.take(&l.ready)
-	l.dir.restart()
+	for f := l.ready.pop(); f != nil; f = l.ready.pop() {
+		l.finish(f)
+	}
+	l.dir.restart(now)
 	l.delivered, l.failed = 0, 0
 	l.late = link.Lateness{}
 }

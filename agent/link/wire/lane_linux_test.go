@@ -45,7 +45,7 @@ func (m *memory) write(frames []*frame, lost []bool) int {
 func newMemoryLane(shape link.Shape, size int) (l *lane, in, out *memory) {
 	in, out = &memory{frame: make([]byte, size)}, &memory{}
 	l = newLane(in, out, 1523)
-	l.shaped(shape, 1)
+	l.shaped(link.Direction{Shape: shape, Seed: 1})
 	return l, in, out
 }
 

@@ -36,15 +36,19 @@ type Link struct {
 
 var _ link.Link = (*Link)(nil)
 
+// frame is the longest ordinary frame of the link, in bytes.
+func (l *Link) frame() int { return longest(l.spec) }
+
 // Change replaces the shapes of one direction from now on. What is on its way stays in order and
 // is not lost: frames in the delay keep their time, those in the queue stay even
-// above a lower limit, and the frame being sent goes on at the new rate. The
-// queue of a shape with a rate must be resolved.
+// above a lower limit, and the frame being sent goes on at the new rate. Queues must be
+// resolved. A chain of losses goes on in its state where it stays one of its kind. The
+// schedule and the seed of the direction are left alone.
 func (l *Link) Change(direction int, to link.Direction) error {
 	if direction != 0 && direction != 1 {
 		return fmt.Errorf("link %s has directions 0 and 1, not %d", l.spec.Name, direction)
 	}
-	if err := refuse(to); err != nil {
+	if err := refuse(to, l.frame()); err != nil {
 		return fmt.Errorf("link %s, direction %d: %w", l.spec.Name, direction, err)
 	}
 	l.mu.Lock()
@@ -55,18 +59,23 @@ func (l *Link) Change(direction int, to link.Direction) error {
 	if err := l.ports[direction].prepare(to); err != nil {
 		return fmt.Errorf("link %s, direction %d: %w", l.spec.Name, direction, err)
 	}
+	// Not on the loop's thread: tables take some ms.
+	prepared, err := l.lanes[direction].dir.prepare(to)
+	if err != nil {
+		return fmt.Errorf("link %s, direction %d: %w", l.spec.Name, direction, err)
+	}
 	return l.do(direction, func(lane *lane, now int64) {
 		lane.settle(now)
-		lane.dir.change(now, to.Shape)
+		lane.dir.change(now, prepared)
 	})
 }
 
-// ReadBack is the shape by which the loop works now.
+// ReadBack is what the loops work by now.
 func (l *Link) ReadBack() ([2]link.Direction, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var read [2]link.Direction
-	err := l.each(func(i int, lane *lane, _ int64) { read[i].Shape = lane.dir.shape })
+	err := l.each(func(i int, lane *lane, _ int64) { read[i] = lane.dir.readBack() })
 	return read, err
 }
 
@@ -79,13 +88,18 @@ func (l *Link) Counters() ([2]link.Counters, error) {
 	err := l.each(func(i int, lane *lane, now int64) {
 		lane.settle(now)
 		counters[i] = link.Counters{
-			Received:  lane.dir.received,
-			Delivered: lane.delivered,
-			Lost:      lane.dir.lost,
-			Overflow:  lane.dir.overflow,
-			Failed:    lane.failed,
-			Queued:    lane.dir.waiting.frames,
-			PeakQueue: lane.dir.peak,
+			Received:   lane.dir.received,
+			Delivered:  lane.delivered,
+			Lost:       lane.dir.lost,
+			Overflow:   lane.dir.overflow,
+			Early:      lane.dir.early,
+			Marked:     lane.dir.marked,
+			Duplicated: lane.dir.duplicated,
+			Corrupted:  lane.dir.corrupted,
+			Reordered:  lane.dir.reordered,
+			Failed:     lane.failed,
+			Queued:     lane.dir.queued(),
+			PeakQueue:  lane.dir.peak,
 		}
 	})
 	if err != nil {
@@ -112,7 +126,7 @@ func (l *Link) Lateness() ([2]link.Lateness, error) {
 func (l *Link) RealTime() bool { return l.loops[0].realTime && l.loops[1].realTime }
 
 // Rearm empties the link, zeroes its counters and restarts its random
-// generators. Frames on their way are discarded and counted nowhere: a new link is empty.
+// generators, the numbers of frames and its traces. Frames on their way are discarded and counted nowhere: a new link is empty.
 func (l *Link) Rearm() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

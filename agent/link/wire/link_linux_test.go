@@ -391,7 +391,7 @@ func TestRearmRepeatsTheLosses(t *testing.T) {
 		b := stand(t, kind, lossy, link.Shape{})
 		from, to := openRaw(t, b.nodes[0]), openRaw(t, b.nodes[1])
 		var want []uint32
-		for i := range newLosses(0.1, n) {
+		for i := range survivorsOf(0.1, n) {
 			want = append(want, i)
 		}
 		for trial := range 3 {
@@ -411,10 +411,10 @@ func TestRearmRepeatsTheLosses(t *testing.T) {
 	})
 }
 
-// newLosses yields the numbers of the frames that the model of seed 1 lets through.
-func newLosses(loss float64, n int) func(yield func(uint32) bool) {
+// survivorsOf yields the numbers of the frames that the model of seed 1 lets through.
+func survivorsOf(loss float64, n int) func(yield func(uint32) bool) {
 	return func(yield func(uint32) bool) {
-		lost := losses(newModel(link.Shape{Loss: link.RandomLoss(loss)}, 1), n)
+		lost := lostOf(newModel(link.Shape{Loss: link.RandomLoss(loss)}, 1), n)
 		for i := range n {
 			if !lost[i] && !yield(uint32(i)) {
 				return

@@ -20,8 +20,9 @@ type chunk struct {
 	bytes  []byte
 	used   int // of bytes
 	frames [chunkFrames]frame
-	count  int // of frames handed out
-	live   int // of those, not yet released
+	count  int  // of frames handed out
+	live   int  // of those, not yet released
+	copies bool // of the direction that duplicates, not of the reading loop
 }
 
 // store is the memory of one direction. It grows with the frames under way and

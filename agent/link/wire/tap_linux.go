@@ -62,10 +62,6 @@ const (
 	tunECN      = 0x08 // TUN_F_TSO_ECN
 )
 
-// vnetHeader is the length of struct virtio_net_hdr, which stands in front of
-// each frame where one of the link's ports is Plain.
-const vnetHeader = 10
-
 // tap is a TAP interface and the descriptor that it lives by: closing it removes
 // the interface. What the node sends leaves its socket as it enters the TAP, and
 // what is written has passed the node's stack when the write returns.

@@ -44,7 +44,7 @@ func TestTransmitterChangesRate(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			clock := transmitter{rate: test.before}
 			clock.send(test.size)
-			clock.setRate(test.after, test.change)
+			clock.setRate(test.after, 0, test.change)
 			if clock.end() != test.wantEnd {
 				t.Errorf("ends at %d, want %d", clock.end(), test.wantEnd)
 			}
