@@ -96,12 +96,12 @@ func (d *direction) classify(f *frame) int {
 	return 0
 }
 
-// dueOf is when a path may have a frame, or never.
+// dueOf is when a path may have a frame, or notDue.
 func dueOf(p *path) int64 {
 	if due, some := p.due(); some {
 		return due
 	}
-	return never
+	return notDue
 }
 
 // lookAhead asks all paths when they may have a frame.
@@ -155,7 +155,7 @@ func (d *direction) due() (int64, bool) {
 		return d.own.due()
 	}
 	due := slices.Min(d.dues)
-	return due, due < never
+	return due, due < notDue
 }
 
 // takes takes back a frame that next gave, if it is the direction's own; false: the caller has to

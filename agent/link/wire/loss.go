@@ -24,7 +24,7 @@ type losses struct {
 func newLosses(l link.Loss) losses {
 	byChance := l.GilbertElliott == nil && l.FourState == nil && len(l.Packets) == 0 && l.Every == 0
 	return losses{
-		asked: l, threshold: l.Chance.Threshold(),
+		asked: l, threshold: l.Threshold(),
 		byChance: byChance, alone: byChance && l.Correlation == 0,
 	}
 }

@@ -260,7 +260,7 @@ func TestClassify(t *testing.T) {
 	}
 	for _, test := range tests {
 		want := map[string]bool{}
-		for _, name := range strings.Split(test.want, ",") {
+		for name := range strings.SplitSeq(test.want, ",") {
 			want[name] = true
 		}
 		for name, frame := range frames {

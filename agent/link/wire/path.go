@@ -167,7 +167,7 @@ func (p *path) restart(now int64) {
 // offer takes a frame that arrived at the given time.
 func (p *path) offer(arrival int64, f *frame) {
 	// A loss of its own for each frame is judged here, without a call.
-	struck := false
+	var struck bool
 	if p.loss.alone {
 		p.loss.number++
 		struck = p.loss.uniform() < p.loss.threshold
@@ -321,5 +321,5 @@ func (p *path) underWay() int {
 	return n
 }
 
-// never is later than anything.
-const never = math.MaxInt64
+// notDue is later than anything.
+const notDue = math.MaxInt64

@@ -126,8 +126,10 @@ func TestLossGoesOnThroughAChange(t *testing.T) {
 		l.strikes()
 	}
 	l.adopt(newLosses(link.Loss{Packets: []uint64{2, 4, 5}}))
-	if !l.strikes() || !l.strikes() || l.strikes() {
-		t.Error("of the 4th, 5th and 6th frame the first two are lost")
+	for i, want := range []bool{true, true, false} {
+		if got := l.strikes(); got != want {
+			t.Errorf("frame %d is lost: %v", 4+i, got)
+		}
 	}
 	// A chain of the same kind stays in its state.
 	l.adopt(newLosses(link.Loss{GilbertElliott: &link.GilbertElliott{ToBad: 1, BadLoss: 1}}))

@@ -32,7 +32,7 @@ func (w *waiting) admit(f *frame) {
 	if w.full(f) {
 		for w.asked.Discipline == link.HeadDrop && w.head != nil && w.full(f) {
 			w.tally.overflow++
-			w.discard(w.list.pop())
+			w.discard(w.pop())
 		}
 		if w.full(f) {
 			w.tally.overflow++
@@ -41,12 +41,12 @@ func (w *waiting) admit(f *frame) {
 		}
 	}
 	w.push(f)
-	w.tally.peak = max(w.tally.peak, w.list.frames)
+	w.tally.peak = max(w.tally.peak, w.frames)
 }
 
 // full reports whether there is no room for the frame in the queue.
 func (w *waiting) full(f *frame) bool {
-	if limit := w.asked.Packets; limit > 0 && w.list.frames >= limit {
+	if limit := w.asked.Packets; limit > 0 && w.frames >= limit {
 		return true
 	}
 	return w.limitBytes > 0 && w.bytes+f.size > w.limitBytes
@@ -55,7 +55,7 @@ func (w *waiting) full(f *frame) bool {
 // take is the frame that is sent next, at the given time, or nil.
 func (w *waiting) take(now int64) *frame {
 	if w.asked.Discipline != link.CoDel {
-		return w.list.pop()
+		return w.pop()
 	}
 	return w.codel.pop(now, &w.list, w.strike)
 }
