@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -45,8 +46,23 @@ type Config struct {
 	HostName string
 	// Version of the tcplab that runs.
 	Version string
+	// JournalDir is the folder for the journals of changes of the host's own interfaces.
+	// Several agents may use one. Default: journals beside SpoolDir.
+	JournalDir string
+	// PolicyPath is the file in which the host's owner says which of its interfaces labs may
+	// shape. Default: policy.DefaultPath.
+	PolicyPath string
+	// Watchdog is the command of the watchdog, which calls Watch with the two arguments that
+	// are appended. Default: none, and a kernel without TCX shapes no interface of the
+	// host's.
+	Watchdog []string
+	// Management is the addresses at which the agent reaches its controller, or the controller
+	// it: traffic with them, from or to the port, is never shaped.
+	Management []netip.AddrPort
 	// Log takes what nobody asked for; nil: nothing.
 	Log *slog.Logger
+
+	step func(string) // told of each change of a host's interface, for tests
 }
 
 // DefaultLease is how long a deployment stands whose Apply names no lease
@@ -85,6 +101,8 @@ func Run(ctx context.Context, cfg Config, lis net.Listener) (err error) {
 		deployments: make(map[string]*deployment),
 		trials:      make(map[string]*trial),
 	}
+	a.host = newOwnHost(ctx, cfg)
+	defer func() { err = errors.Join(err, a.host.close()) }()
 	tcplabv1.RegisterAgentServiceServer(server, &service{agent: a})
 	tasks.Go(func() error {
 		// Stopped before it served is stopped as well.
@@ -112,6 +130,7 @@ type agent struct {
 	leases *guard.Leases
 	life   context.Context         // ends when the agent does, and all that it made with it
 	kernel func() *tcplabv1.Kernel // found out once
+	host   *ownHost
 
 	running sync.WaitGroup // trials
 
@@ -178,6 +197,7 @@ func (a *agent) claim(id string, lab *tcplabv1.Lab) (d *deployment, mine bool, e
 		return d, false, nil
 	}
 	d = newDeployment(a.life, id, lab)
+	d.host = a.host.get
 	a.deployments[id] = d
 	return d, true, nil
 }

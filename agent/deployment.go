@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/tcplab/tcplab/agent/link/nic"
 	"github.com/tcplab/tcplab/agent/topology"
 	"github.com/tcplab/tcplab/internal/rpcerr"
 	"github.com/tcplab/tcplab/labs"
@@ -23,7 +24,8 @@ import (
 type deployment struct {
 	id   string
 	lab  *tcplabv1.Lab
-	life context.Context // ends when removal begins
+	host func() (*nic.Host, error) // for links at the host's own interfaces
+	life context.Context           // ends when removal begins
 	end  context.CancelCauseFunc
 
 	built    chan struct{} // closed when what follows is set, and constant
@@ -63,7 +65,7 @@ func (d *deployment) build(ctx context.Context) (err error) {
 		return err
 	}
 	d.engines = newEngines()
-	if d.choice, err = d.engines.choose(d.plan); err != nil {
+	if d.choice, err = d.engines.choose(d.plan, d.host); err != nil {
 		return errors.Join(err, d.engines.Close())
 	}
 	if d.standing, err = topology.Build(ctx, d.plan, d.choice.engines); err != nil {
@@ -163,9 +165,9 @@ func (d *deployment) carries(lab *tcplabv1.Lab) bool { return proto.Equal(d.lab,
 func (d *deployment) nodes() []*tcplabv1.DeployedNode {
 	var all []*tcplabv1.DeployedNode
 	for i, n := range d.plan.Nodes {
-		node := &tcplabv1.DeployedNode{
-			Name:      n.Name,
-			NetnsPath: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), d.standing.Nodes[i].FD()),
+		node := &tcplabv1.DeployedNode{Name: n.Name}
+		if space := d.standing.Nodes[i]; space != nil {
+			node.NetnsPath = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), space.FD())
 		}
 		for _, iface := range n.Interfaces {
 			for _, a := range iface.Addresses {
@@ -205,6 +207,31 @@ func (d *deployment) occupy(use string) (release func(), err error) {
 		d.busy, d.idle = "", nil
 		close(done)
 	}, nil
+}
+
+// hold keeps the host's own packets out of the links at its interfaces, until
+// resume: a link is measured idle.
+func (d *deployment) hold() (resume func() error, err error) {
+	var releases []func() error
+	resume = func() error {
+		var errs []error
+		for _, release := range releases {
+			errs = append(errs, release())
+		}
+		return errors.Join(errs...)
+	}
+	for _, l := range d.standing.Links {
+		at, ok := l.(*nic.Link)
+		if !ok {
+			continue
+		}
+		release, err := at.Hold()
+		if err != nil {
+			return nil, errors.Join(err, resume())
+		}
+		releases = append(releases, release)
+	}
+	return resume, nil
 }
 
 // verified is a copy of the links' last reports.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/tcplab/tcplab/agent/host"
 	"github.com/tcplab/tcplab/agent/link"
 	"github.com/tcplab/tcplab/agent/link/netem"
+	"github.com/tcplab/tcplab/agent/link/nic"
 	"github.com/tcplab/tcplab/agent/link/veth"
 	"github.com/tcplab/tcplab/agent/link/wire"
 	"github.com/tcplab/tcplab/agent/topology"
@@ -65,17 +67,25 @@ type choice struct {
 
 // choose finds an engine for every link of the plan. The error is
 // HOST_UNSUPPORTED where this kernel is at fault, LAB_INVALID where the lab is.
-func (e *engines) choose(plan *topology.Plan) (*choice, error) {
+// host is where links at its own interfaces stand.
+func (e *engines) choose(plan *topology.Plan, host func() (*nic.Host, error)) (*choice, error) {
 	c := &choice{}
 	reasons := make(map[string][]string) // reason → links
 	var order []string
 	for i, l := range plan.Links {
-		kind, reason, err := e.choiceFor(l.Engine, plan.Spec(i))
+		of := e
+		if l.Host != nil {
+			var err error
+			if of, err = e.atInterface(host, nic.Way{End: l.Host.End, Match: l.Host.Match}, plan.Spec(i)); err != nil {
+				return nil, err
+			}
+		}
+		kind, reason, err := of.choiceFor(l.Engine, plan.Spec(i))
 		if err != nil {
 			return nil, err
 		}
 		c.kinds = append(c.kinds, kind)
-		c.engines = append(c.engines, e.byKind[kind])
+		c.engines = append(c.engines, of.byKind[kind])
 		if reasons[reason] == nil {
 			order = append(order, reason)
 		}
@@ -85,6 +95,22 @@ func (e *engines) choose(plan *topology.Plan) (*choice, error) {
 		c.reasons = append(c.reasons, fmt.Sprintf("%s (%s)", reason, names(reasons[reason])))
 	}
 	return c, nil
+}
+
+// atInterface is the engines for a link at an interface of the host's own.
+func (e *engines) atInterface(host func() (*nic.Host, error), way nic.Way, spec link.Spec) (*engines, error) {
+	h, err := host()
+	if err == nil {
+		err = h.Check(spec, way)
+	}
+	if err != nil {
+		return nil, unsupported(spec.Name, err)
+	}
+	of := &engines{byKind: make(map[tcplabv1.Engine]link.Engine), wire: e.wire}
+	for kind, inner := range e.byKind {
+		of.byKind[kind] = h.Engine(inner, way)
+	}
+	return of, nil
 }
 
 // choiceFor finds the engine for one link, and says why that one.
@@ -112,13 +138,16 @@ func (e *engines) choiceFor(asked tcplabv1.Engine, spec link.Spec) (tcplabv1.Eng
 	return tcplabv1.Engine_ENGINE_WIRE, "wire: " + lacks.Error(), nil
 }
 
-// host is what this host is and can do.
-func (a *agent) host(ctx context.Context) (*tcplabv1.Host, error) {
+// probe is what this host is and can do.
+func (a *agent) probe(ctx context.Context) (*tcplabv1.Host, error) {
 	h, err := host.Probe(ctx)
 	if err != nil {
 		return nil, err
 	}
 	h.Name, h.AgentVersion = a.cfg.HostName, a.cfg.Version
+	// Beside its group.
+	at := slices.IndexFunc(h.Capabilities, func(c *tcplabv1.Capability) bool { return c.GetName() == "tcx" })
+	h.Capabilities = slices.Insert(h.Capabilities, at+1, a.host.capability())
 	for _, c := range h.GetCapabilities() {
 		if c.GetState() == tcplabv1.CapabilityState_CAPABILITY_STATE_REQUIRED {
 			h.AutoEngineReason = fmt.Sprintf("no lab can run here: %s: %s", c.GetName(), c.GetDetail())

@@ -62,7 +62,7 @@ func TestEngineChoice(t *testing.T) {
 					{Name: "b", Engine: test.asked[1], Ends: [2]topology.End{{Node: 0, Interface: 1}, {Node: 1, Interface: 1}}},
 				},
 			}
-			got, err := e.choose(plan)
+			got, err := e.choose(plan, nil)
 			if test.fails != "" {
 				if e := rpcerr.From(err); e == nil || e.Reason != test.fails || e.Remedy == "" {
 					t.Errorf("choose: %v", err)

@@ -25,7 +25,7 @@ type service struct {
 }
 
 func (s *service) GetHost(ctx context.Context, _ *tcplabv1.GetHostRequest) (*tcplabv1.GetHostResponse, error) {
-	h, err := s.agent.host(ctx)
+	h, err := s.agent.probe(ctx)
 	if err != nil {
 		return nil, err
 	}

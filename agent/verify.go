@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -53,7 +54,7 @@ func (d *deployment) place(reports []*tcplabv1.LinkReport, at, direction int) []
 
 // verify measures the links, reads them back and re-arms them. No link takes longer than the
 // limit; 0: as long as before a trial.
-func (d *deployment) verify(ctx context.Context, limit time.Duration) ([]*tcplabv1.LinkReport, error) {
+func (d *deployment) verify(ctx context.Context, limit time.Duration) (_ []*tcplabv1.LinkReport, err error) {
 	release, err := d.occupy("a verification")
 	if err != nil {
 		return nil, err
@@ -64,6 +65,11 @@ func (d *deployment) verify(ctx context.Context, limit time.Duration) ([]*tcplab
 	if err := d.restore(); err != nil {
 		return nil, err
 	}
+	resume, err := d.hold()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, resume()) }()
 	specs := make([]link.Spec, len(d.plan.Links))
 	for i := range specs {
 		specs[i] = d.standing.Spec(i)

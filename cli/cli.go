@@ -115,6 +115,7 @@ measurement agrees with the prediction.`,
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpCommand(a.helpCommand())
 	root.AddCommand(a.runCommand(), a.runsCommand(), a.labCommand(), a.doctorCommand(), a.versionCommand(), a.completionCommand())
+	root.AddCommand(a.watchdogCommand())
 	return root
 }
 

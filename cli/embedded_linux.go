@@ -27,6 +27,10 @@ const pipeSize = 1 << 20
 // commands of the same user reach the run under way.
 const socketName = "controller.sock"
 
+// policyVar names the environment variable with the path of the host's policy, where it is
+// not policy.DefaultPath.
+const policyVar = "TCPLAB_AGENT_CONFIG"
+
 // embeddedOptions say what a command needs of the embedded lab.
 type embeddedOptions struct {
 	// drive: runs will be made here, so the state directory is waited for, up
@@ -105,6 +109,7 @@ func (a *app) serve(ctx context.Context, dir string, st *store.Store) (*embedded
 		return agent.Run(agentCtx, agent.Config{
 			// A controller of this process has no claim on an earlier one's results.
 			SpoolDir: filepath.Join(dir, "spool"), DiscardSpool: true, HostName: hostName, Version: version(), Log: a.log.With("part", "agent"),
+			JournalDir: filepath.Join(dir, "journals"), PolicyPath: a.Getenv(policyVar), Watchdog: watchdog(),
 		}, agentPipe)
 	})
 	controllerGroup.Go(func() error {

@@ -90,8 +90,13 @@ func macAddresses(lab *tcplabv1.Lab) {
 	})
 }
 
+// eachEnd visits the ends at which something is to be made.
 func eachEnd(lab *tcplabv1.Lab, f func(link, end int, e *tcplabv1.LinkEnd)) {
+	foreign := hostLinks(lab)
 	for i, l := range lab.GetLinks() {
+		if foreign[l] {
+			continue
+		}
 		f(i, 0, l.GetA())
 		f(i, 1, l.GetB())
 	}

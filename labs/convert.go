@@ -58,7 +58,12 @@ func (c *converter) lab(s *labSpec, p *point) *tcplabv1.Lab {
 func (c *converter) node(s *namedNode, path string) *tcplabv1.Node {
 	c.from(s.at, "%s", path)
 	c.from(s.spec.At.get("on"), "%s.host", path)
+	c.from(s.spec.At.get("kind"), "%s.kind", path)
+	c.from(s.spec.At.get("stack"), "%s.stack", path)
 	n := &tcplabv1.Node{Name: s.name, Host: s.spec.On}
+	if s.spec.Stack != nil {
+		n.Stack = tcplabv1.NodeStack(*s.spec.Stack)
+	}
 	if s.spec.Kind != nil {
 		n.Kind = tcplabv1.NodeKind(*s.spec.Kind)
 	}

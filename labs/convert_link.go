@@ -33,6 +33,11 @@ func (c *converter) link(s *linkSpec, path string) *tcplabv1.Link {
 	}
 	l.A, l.B = ends[0], ends[1]
 	c.addresses(s, ends, path)
+	c.interfaces(s, ends, path)
+	if s.Match != nil {
+		c.from(s.At.get("match"), "%s.host_match", path)
+		l.HostMatch = c.match(s.Match, path+".host_match")
+	}
 	c.directions(s, l, path)
 	return l
 }
@@ -145,18 +150,24 @@ func (c *converter) path(s *pathSpec, keys shapeKeys, path string) *tcplabv1.Pat
 	c.from(s.At, "%s", path)
 	c.from(s.At.get("name"), "%s.name", path)
 	c.from(s.At.get("match"), "%s.match", path)
+	return &tcplabv1.Path{Name: s.Name, Match: c.match(s.Match, path+".match"), Shape: c.shape(keys, path+".shape")}
+}
+
+// match is which packets; s may be nil.
+func (c *converter) match(s *matchSpec, path string) *tcplabv1.Match {
 	m := &tcplabv1.Match{}
-	if s.Match != nil {
-		for _, key := range []string{"destination", "protocol", "port"} {
-			c.from(s.Match.At.get(key), "%s.match.%s", path, key)
-		}
-		m.Destination, m.Port = s.Match.Destination, c.uint32(s.Match.At.get("port"), s.Match.Port)
-		if s.Match.Protocol != nil {
-			m.Protocol = tcplabv1.IpProtocol(*s.Match.Protocol)
-		}
-		if s.Match.Port != nil && *s.Match.Port == 0 {
-			c.add(s.Match.At.get("port").at, "leave the key out for any port", "no packet has the port 0")
-		}
+	if s == nil {
+		return m
 	}
-	return &tcplabv1.Path{Name: s.Name, Match: m, Shape: c.shape(keys, path+".shape")}
+	for _, key := range []string{"destination", "protocol", "port"} {
+		c.from(s.At.get(key), "%s.%s", path, key)
+	}
+	m.Destination, m.Port = s.Destination, c.uint32(s.At.get("port"), s.Port)
+	if s.Protocol != nil {
+		m.Protocol = tcplabv1.IpProtocol(*s.Protocol)
+	}
+	if s.Port != nil && *s.Port == 0 {
+		c.add(s.At.get("port").at, "leave the key out for any port", "no packet has the port 0")
+	}
+	return m
 }

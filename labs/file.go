@@ -19,11 +19,12 @@ type labSpec struct {
 }
 
 type nodeSpec struct {
-	At      *node     `yaml:"-"`
-	Kind    *nodeKind `yaml:"kind" jsonschema_description:"endpoint (default), router (forwards IPv4 and IPv6), or switch (bridges its links and has no address)."`
-	On      string    `yaml:"on" jsonschema_description:"Name of the host that carries the node. Default: the controller chooses."`
-	Routes  routeMap  `yaml:"routes" jsonschema_description:"Routes that are not the shortest: from a destination (node, prefix or default) to the neighbour, or the link, that leads there."`
-	Sysctls textMap   `yaml:"sysctls" jsonschema_description:"Sysctls of the node by their dotted name, which starts with net."`
+	At      *node      `yaml:"-"`
+	Kind    *nodeKind  `yaml:"kind" jsonschema_description:"endpoint (default), router (forwards IPv4 and IPv6), or switch (bridges its links and has no address)."`
+	Stack   *nodeStack `yaml:"stack" jsonschema_description:"namespace (default): a network namespace of the lab's own. host: the own network stack of the host that carries the node. outside: machines without an agent, as the host reaches them."`
+	On      string     `yaml:"on" jsonschema_description:"Name of the host that carries the node. Default: the controller chooses."`
+	Routes  routeMap   `yaml:"routes" jsonschema_description:"Routes that are not the shortest: from a destination (node, prefix or default) to the neighbour, or the link, that leads there."`
+	Sysctls textMap    `yaml:"sysctls" jsonschema_description:"Sysctls of the node by their dotted name, which starts with net."`
 }
 
 type linkSpec struct {
@@ -40,6 +41,8 @@ type linkSpec struct {
 	MTU       *size          `yaml:"mtu" jsonschema_description:"Bytes of the largest IP packet, 576 to 65521. Default 1500."`
 	Engine    *engine        `yaml:"engine" jsonschema_description:"What enforces the shape: auto (default), netem, wire, or veth (which shapes nothing)."`
 	Offload   *toggle        `yaml:"offload" jsonschema_description:"Keep segmentation and receive offload, so that packets on the link may be larger than those on a wire. Default false."`
+	Interface textMap        `yaml:"interface" jsonschema_description:"Between a host's own stack and outside: the host's node and the name of its interface, {me: eth1}."`
+	Match     *matchSpec     `yaml:"match" jsonschema_description:"Between a host's own stack and outside: which packets are shaped, as the host sends them; what it receives is matched with source for destination. The destination is a prefix."`
 	Addresses addressMap     `yaml:"addresses" jsonschema_description:"Addresses with prefix length of each node on this link. Default: assigned."`
 }
 

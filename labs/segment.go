@@ -50,7 +50,11 @@ func segmentsOf(lab *tcplabv1.Lab) []segment {
 	}
 	var out []segment
 	index := make(map[string]int) // of a joined set of switches
+	foreign := hostLinks(lab)
 	for i, l := range lab.GetLinks() {
+		if foreign[l] {
+			continue
+		}
 		at := -1
 		for _, end := range []*tcplabv1.LinkEnd{l.GetA(), l.GetB()} {
 			if switches[end.GetNode()] {

@@ -151,6 +151,7 @@ func (v *validation) names() {
 			v.add(field+".name", "", "the node %q is there twice", name)
 		}
 		v.nodes[name] = n
+		v.stack(field, n)
 		for key, value := range n.GetSysctls() {
 			v.sysctl(fmt.Sprintf("%s.sysctls[%q]", field, key), key, value)
 		}
@@ -268,6 +269,9 @@ func (v *validation) flow(field string, f *tcplabv1.Flow, timeout time.Duration,
 			ok = false
 		case v.nodes[end[1]].GetKind() == tcplabv1.NodeKind_NODE_KIND_SWITCH:
 			v.add(field+"."+end[0], "", "%q is a switch: it has no address, so no flow starts or ends there", end[1])
+			ok = false
+		case !isOwn(v.nodes[end[1]]):
+			v.foreignEnd(field+"."+end[0], v.nodes[end[1]])
 			ok = false
 		}
 	}

@@ -19,6 +19,7 @@ const (
 func (v *validation) links() {
 	taken := make(map[string]bool)
 	interfaces, macs := make(map[string]bool), make(map[string]bool)
+	foreign := hostLinks(v.lab)
 	for i, l := range v.lab.GetLinks() {
 		field := fmt.Sprintf("links[%d]", i)
 		if l.GetName() != "" {
@@ -34,8 +35,15 @@ func (v *validation) links() {
 		if a && b && l.GetA().GetNode() == l.GetB().GetNode() {
 			v.add(field+".b", "", "the link joins %q to itself", l.GetA().GetNode())
 		}
-		v.linkEnd(field+".a", l.GetA(), interfaces, macs)
-		v.linkEnd(field+".b", l.GetB(), interfaces, macs)
+		if foreign[l] {
+			v.hostLink(field, l)
+		} else {
+			v.linkEnd(field+".a", l.GetA(), interfaces, macs)
+			v.linkEnd(field+".b", l.GetB(), interfaces, macs)
+			if l.GetHostMatch() != nil {
+				v.add(field+".host_match", "paths: with a match shape some packets of a link", "the link has a match, and is not between a host's own stack and outside")
+			}
+		}
 		if mtu := l.GetMtu(); mtu != 0 && (mtu < minMTU || mtu > maxMTU) {
 			v.add(field+".mtu", "", "an MTU of %d bytes is outside %d to %d", mtu, minMTU, maxMTU)
 		}

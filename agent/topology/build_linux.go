@@ -15,7 +15,7 @@ import (
 
 // Standing is a plan that the kernel agrees with. Close takes it away.
 type Standing struct {
-	Nodes []*netns.Handle // in the order of Plan.Nodes
+	Nodes []*netns.Handle // in the order of Plan.Nodes; nil for those that are Foreign
 	Links []link.Link     // in the order of Plan.Links
 	plan  *Plan
 }
@@ -122,6 +122,11 @@ func (p *Plan) Spec(i int) link.Spec {
 // Spec is the link at the index as its engine made it.
 func (s *Standing) Spec(i int) link.Spec {
 	spec := s.plan.Spec(i)
+	if s.Links != nil {
+		if own, ok := s.Links[i].(interface{ Spec() link.Spec }); ok {
+			return own.Spec() // of its own ports, not of the lab's
+		}
+	}
 	for side, end := range s.plan.Links[i].Ends {
 		spec.Ends[side].Node = s.Nodes[end.Node]
 	}
@@ -138,6 +143,9 @@ func (s *Standing) eachNode(ctx context.Context, do func(ctx context.Context, i 
 				return err
 			}
 			n := &s.plan.Nodes[i]
+			if n.Foreign {
+				return nil
+			}
 			if err := do(ctx, i, n); err != nil {
 				return fmt.Errorf("node %s: %w", n.Name, err)
 			}

@@ -29,6 +29,9 @@ func (p *Plan) Path(client, server string, v6 bool) (Path, error) {
 		if end.at < 0 {
 			return path, fmt.Errorf("there is no node %q", end.name)
 		}
+		if p.Nodes[end.at].Foreign {
+			return path, fmt.Errorf("node %s is not of the lab's own making: no flow starts or ends there", end.name)
+		}
 		if p.Nodes[end.at].isSwitch() {
 			return path, fmt.Errorf("node %s is a switch, which has no address", end.name)
 		}

@@ -40,6 +40,7 @@ type Plan struct {
 type Node struct {
 	Name       string
 	Kind       tcplabv1.NodeKind // never NODE_KIND_UNSPECIFIED
+	Foreign    bool              // the host's own stack, or outside: nothing is made for it
 	Interfaces []Interface       // in the order of the lab's links
 	Neighbours []Neighbour       // permanent, for every other address on its segments
 	Stations   []Station         // of a switch
@@ -82,6 +83,13 @@ type Link struct {
 	Directions [2]link.Direction // a to b, b to a; queues filled in
 	Engine     tcplabv1.Engine   // as the lab asks; never ENGINE_UNSPECIFIED
 	Offload    bool              // keep GSO, TSO and GRO
+	Host       *HostLink         // at an interface of the host's own; nil: between namespaces
+}
+
+// HostLink is a link that shapes packets of an interface that the host has.
+type HostLink struct {
+	End   int        // 0 or 1: the end that is the host
+	Match link.Match // which packets, as the host sends them
 }
 
 // End finds an interface in the plan.
@@ -103,7 +111,7 @@ func New(lab *tcplabv1.Lab) (*Plan, error) {
 		if kind == tcplabv1.NodeKind_NODE_KIND_UNSPECIFIED {
 			kind = tcplabv1.NodeKind_NODE_KIND_ENDPOINT
 		}
-		p.Nodes = append(p.Nodes, Node{Name: n.GetName(), Kind: kind})
+		p.Nodes = append(p.Nodes, Node{Name: n.GetName(), Kind: kind, Foreign: foreign(n)})
 	}
 	names := make(map[string]bool, len(lab.GetLinks()))
 	for _, l := range lab.GetLinks() {
@@ -136,6 +144,9 @@ func New(lab *tcplabv1.Lab) (*Plan, error) {
 		return nil, err
 	}
 	for i, n := range lab.GetNodes() {
+		if p.Nodes[i].Foreign {
+			continue
+		}
 		if p.Nodes[i].Sysctls, err = sysctls(&p.Nodes[i], n.GetSysctls()); err != nil {
 			return nil, fmt.Errorf("node %s: %w", n.GetName(), err)
 		}
@@ -160,15 +171,20 @@ func (p *Plan) addLink(index map[string]int, l *tcplabv1.Link) error {
 	if planned.Engine == tcplabv1.Engine_ENGINE_UNSPECIFIED {
 		planned.Engine = tcplabv1.Engine_ENGINE_AUTO
 	}
+	if planned.Host, err = p.hostLink(index, l); err != nil {
+		return err
+	}
 	for i, end := range []*tcplabv1.LinkEnd{l.GetA(), l.GetB()} {
 		at, ok := index[end.GetNode()]
 		if !ok {
 			return fmt.Errorf("there is no node %q", end.GetNode())
 		}
 		node := &p.Nodes[at]
-		iface, err := newInterface(node, end, mtu)
-		if err != nil {
-			return fmt.Errorf("at node %s: %w", node.Name, err)
+		iface := Interface{Name: end.GetInterface(), MTU: mtu}
+		if planned.Host == nil {
+			if iface, err = newInterface(node, end, mtu); err != nil {
+				return fmt.Errorf("at node %s: %w", node.Name, err)
+			}
 		}
 		planned.Ends[i] = End{Node: at, Interface: len(node.Interfaces)}
 		node.Interfaces = append(node.Interfaces, iface)

@@ -45,7 +45,17 @@ func (e *Engine) Name() string { return e.inner.Name() }
 // Check says why the link cannot be: because of its match, the interface, the
 // host's policy, the kernel, or the inner engine.
 func (e *Engine) Check(spec link.Spec) error {
-	_, err := e.prepare(spec, "")
+	p, err := e.host.prepare(spec, e.way, "")
+	if err != nil {
+		return err
+	}
+	return e.inner.Check(p.spec)
+}
+
+// Check says why no engine can make the link: because of its match, the interface, the
+// host's policy or the kernel.
+func (h *Host) Check(spec link.Spec, w Way) error {
+	_, err := h.prepare(spec, w, "")
 	return err
 }
 
@@ -57,22 +67,22 @@ type plan struct {
 	ends  devices
 }
 
-func (e *Engine) prepare(spec link.Spec, tag string) (plan, error) {
+func (h *Host) prepare(spec link.Spec, w Way, tag string) (plan, error) {
 	p := plan{ends: devices{near: "tcplab" + tag + "n", far: "tcplab" + tag + "f"}}
-	host := spec.Ends[e.way.End]
-	if err := check(e.way.Match, e.host.kept()); err != nil {
+	host := spec.Ends[w.End]
+	if err := check(w.Match, h.kept()); err != nil {
 		return p, fmt.Errorf("link %s: %w", spec.Name, err)
 	}
 	var err error
-	if p.iface, err = e.host.find(host.Name); err != nil {
+	if p.iface, err = h.find(host.Name); err != nil {
 		return p, fmt.Errorf("link %s: %w", spec.Name, err)
 	}
 	if p.iface.Loopback {
-		if err := e.host.space.Do(func() error { return checkLoopback(e.way.Match) }); err != nil {
+		if err := h.space.Do(func() error { return checkLoopback(w.Match) }); err != nil {
 			return p, fmt.Errorf("link %s: %w", spec.Name, err)
 		}
 	}
-	if p.hooks, err = e.host.capable(); err != nil {
+	if p.hooks, err = h.Capable(); err != nil {
 		return p, fmt.Errorf("link %s: %w", spec.Name, err)
 	}
 	mtu := p.iface.mtu
@@ -85,13 +95,13 @@ func (e *Engine) prepare(spec link.Spec, tag string) (plan, error) {
 	p.spec = link.Spec{Name: spec.Name}
 	for i, name := range []string{p.ends.near, p.ends.far} {
 		p.spec.Ends[i] = link.Port{
-			Node: e.host.space, Name: name, MTU: mtu, Plain: host.Plain,
+			Node: h.space, Name: name, MTU: mtu, Plain: host.Plain,
 			MAC: net.HardwareAddr{2, 't', 'c', byte(rand.Uint32()), byte(rand.Uint32()), byte(i)},
 		}
 		// From the host on comes first.
-		p.spec.Directions[i] = spec.Directions[e.way.End^i]
+		p.spec.Directions[i] = spec.Directions[w.End^i]
 	}
-	return p, e.inner.Check(p.spec)
+	return p, nil
 }
 
 // localSettings are those of net.ipv4.conf under which a packet of the loopback
@@ -129,7 +139,10 @@ func checkLoopback(m link.Match) error {
 // and turns the diversion on. The link is a *[Link].
 func (e *Engine) Create(ctx context.Context, spec link.Spec) (_ link.Link, err error) {
 	tag := fmt.Sprintf("%06x", rand.Uint32N(1<<24))
-	p, err := e.prepare(spec, tag)
+	p, err := e.host.prepare(spec, e.way, tag)
+	if err == nil {
+		err = e.inner.Check(p.spec)
+	}
 	if err != nil {
 		return nil, err
 	}

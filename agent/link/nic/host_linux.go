@@ -166,9 +166,9 @@ func (h *Host) unguarded(why error) {
 	}
 }
 
-// capable finds the way to attach programs, by trying it in a namespace that ends with
-// the trial.
-func (h *Host) capable() (Hooks, error) {
+// Capable finds the way to attach programs here, TCX or Clsact, by trying it in a namespace
+// that ends with the trial; or says why there is none.
+func (h *Host) Capable() (Hooks, error) {
 	h.probe.Do(func() {
 		asked := h.o.Hooks
 		space, err := netns.New("probe")
@@ -253,7 +253,10 @@ func (h *Host) find(name string) (facts, error) {
 	if err != nil {
 		return f, err
 	}
-	return f, h.o.Policy.Allow(f.Interface)
+	if err := h.o.Policy.Allow(f.Interface); err != nil {
+		return f, rpcerr.New(codes.FailedPrecondition, rpcerr.HostUnsupported, "Nothing but that file changes it: docs/host-interfaces.md.", "%w", err)
+	}
+	return f, nil
 }
 
 // defaultRoute reports whether a default route of this thread's namespace leads

@@ -51,7 +51,7 @@ func (b *bed) shaper(t testing.TB, o Options) *Host {
 			t.Error(err)
 		}
 	})
-	if _, err := h.capable(); err != nil {
+	if _, err := h.Capable(); err != nil {
 		t.Skipf("needs %s: %v", o.Hooks, err)
 	}
 	return h

@@ -81,6 +81,66 @@ func (NodeKind) EnumDescriptor() ([]byte, []int) {
 	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{0}
 }
 
+// NodeStack says whose network stack a node is.
+type NodeStack int32
+
+const (
+	// Unset: as NODE_STACK_NAMESPACE.
+	NodeStack_NODE_STACK_UNSPECIFIED NodeStack = 0
+	// A network namespace of the lab's own.
+	NodeStack_NODE_STACK_NAMESPACE NodeStack = 1
+	// The own network stack of the host that carries the node. Its links lead to
+	// nodes of NODE_STACK_OUTSIDE, by interfaces that the host has; it is an
+	// endpoint without sysctls, and no flow starts or ends there.
+	NodeStack_NODE_STACK_HOST NodeStack = 2
+	// Machines without an agent, as the host reaches them. Nothing is made for
+	// it, and no flow starts or ends there.
+	NodeStack_NODE_STACK_OUTSIDE NodeStack = 3
+)
+
+// Enum value maps for NodeStack.
+var (
+	NodeStack_name = map[int32]string{
+		0: "NODE_STACK_UNSPECIFIED",
+		1: "NODE_STACK_NAMESPACE",
+		2: "NODE_STACK_HOST",
+		3: "NODE_STACK_OUTSIDE",
+	}
+	NodeStack_value = map[string]int32{
+		"NODE_STACK_UNSPECIFIED": 0,
+		"NODE_STACK_NAMESPACE":   1,
+		"NODE_STACK_HOST":        2,
+		"NODE_STACK_OUTSIDE":     3,
+	}
+)
+
+func (x NodeStack) Enum() *NodeStack {
+	p := new(NodeStack)
+	*p = x
+	return p
+}
+
+func (x NodeStack) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (NodeStack) Descriptor() protoreflect.EnumDescriptor {
+	return file_tcplab_v1_lab_proto_enumTypes[1].Descriptor()
+}
+
+func (NodeStack) Type() protoreflect.EnumType {
+	return &file_tcplab_v1_lab_proto_enumTypes[1]
+}
+
+func (x NodeStack) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use NodeStack.Descriptor instead.
+func (NodeStack) EnumDescriptor() ([]byte, []int) {
+	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{1}
+}
+
 // Engine is what enforces the shapes of a link.
 type Engine int32
 
@@ -127,11 +187,11 @@ func (x Engine) String() string {
 }
 
 func (Engine) Descriptor() protoreflect.EnumDescriptor {
-	return file_tcplab_v1_lab_proto_enumTypes[1].Descriptor()
+	return file_tcplab_v1_lab_proto_enumTypes[2].Descriptor()
 }
 
 func (Engine) Type() protoreflect.EnumType {
-	return &file_tcplab_v1_lab_proto_enumTypes[1]
+	return &file_tcplab_v1_lab_proto_enumTypes[2]
 }
 
 func (x Engine) Number() protoreflect.EnumNumber {
@@ -140,7 +200,7 @@ func (x Engine) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Engine.Descriptor instead.
 func (Engine) EnumDescriptor() ([]byte, []int) {
-	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{1}
+	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{2}
 }
 
 // IpFamily chooses between a node's addresses.
@@ -180,11 +240,11 @@ func (x IpFamily) String() string {
 }
 
 func (IpFamily) Descriptor() protoreflect.EnumDescriptor {
-	return file_tcplab_v1_lab_proto_enumTypes[2].Descriptor()
+	return file_tcplab_v1_lab_proto_enumTypes[3].Descriptor()
 }
 
 func (IpFamily) Type() protoreflect.EnumType {
-	return &file_tcplab_v1_lab_proto_enumTypes[2]
+	return &file_tcplab_v1_lab_proto_enumTypes[3]
 }
 
 func (x IpFamily) Number() protoreflect.EnumNumber {
@@ -193,7 +253,7 @@ func (x IpFamily) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use IpFamily.Descriptor instead.
 func (IpFamily) EnumDescriptor() ([]byte, []int) {
-	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{2}
+	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{3}
 }
 
 // Over says how the repetitions of a point are joined for an expectation.
@@ -233,11 +293,11 @@ func (x Over) String() string {
 }
 
 func (Over) Descriptor() protoreflect.EnumDescriptor {
-	return file_tcplab_v1_lab_proto_enumTypes[3].Descriptor()
+	return file_tcplab_v1_lab_proto_enumTypes[4].Descriptor()
 }
 
 func (Over) Type() protoreflect.EnumType {
-	return &file_tcplab_v1_lab_proto_enumTypes[3]
+	return &file_tcplab_v1_lab_proto_enumTypes[4]
 }
 
 func (x Over) Number() protoreflect.EnumNumber {
@@ -246,7 +306,7 @@ func (x Over) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Over.Descriptor instead.
 func (Over) EnumDescriptor() ([]byte, []int) {
-	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{3}
+	return file_tcplab_v1_lab_proto_rawDescGZIP(), []int{4}
 }
 
 // Lab is a lab at one parameter point: every `${param}` is replaced, every
@@ -376,7 +436,9 @@ type Node struct {
 	Host string `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
 	// Routes that win over the shortest paths to the same destinations, each
 	// with a destination of its own. Default: shortest paths alone. A switch has none.
-	Routes        []*Route `protobuf:"bytes,5,rep,name=routes,proto3" json:"routes,omitempty"`
+	Routes []*Route `protobuf:"bytes,5,rep,name=routes,proto3" json:"routes,omitempty"`
+	// Default: a namespace of the lab's own.
+	Stack         NodeStack `protobuf:"varint,6,opt,name=stack,proto3,enum=tcplab.v1.NodeStack" json:"stack,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -444,6 +506,13 @@ func (x *Node) GetRoutes() []*Route {
 		return x.Routes
 	}
 	return nil
+}
+
+func (x *Node) GetStack() NodeStack {
+	if x != nil {
+		return x.Stack
+	}
+	return NodeStack_NODE_STACK_UNSPECIFIED
 }
 
 // Route leads packets of a node to a destination by a neighbour. Of several
@@ -526,7 +595,13 @@ type Link struct {
 	Mtu uint32 `protobuf:"varint,7,opt,name=mtu,proto3" json:"mtu,omitempty"`
 	// Keep segmentation and receive offload on both ports. Default false: each
 	// packet on the link is one packet of the wire.
-	Offload       bool `protobuf:"varint,8,opt,name=offload,proto3" json:"offload,omitempty"`
+	Offload bool `protobuf:"varint,8,opt,name=offload,proto3" json:"offload,omitempty"`
+	// Between a host's own stack and outside: which packets the link shapes, as the host
+	// sends them (destination) and, with source for destination, as it receives them. Needed
+	// there and nowhere else; all other packets of the interface pass as without the
+	// link. Never shaped are TCP port 22, the way to the controller, DHCP, neighbour
+	// discovery, broadcasts, fragments, and what the host's own policy names. The destination is a prefix.
+	HostMatch     *Match `protobuf:"bytes,9,opt,name=host_match,json=hostMatch,proto3" json:"host_match,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -617,13 +692,21 @@ func (x *Link) GetOffload() bool {
 	return false
 }
 
+func (x *Link) GetHostMatch() *Match {
+	if x != nil {
+		return x.HostMatch
+	}
+	return nil
+}
+
 // LinkEnd is a link's interface in a node.
 type LinkEnd struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The node's name.
 	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	// The interface's name in the node, at most 15 bytes; empty: "eth" and the
-	// number of the link among the node's links, from 0.
+	// number of the link among the node's links, from 0. At a host's own stack: the
+	// interface that is shaped, which is needed.
 	Interface string `protobuf:"bytes,2,opt,name=interface,proto3" json:"interface,omitempty"`
 	// Addresses with their prefix length ("10.99.0.1/24", "fd00::1/64").
 	// Empty: the controller assigns one IPv4 and one IPv6 address; on a
@@ -1876,19 +1959,20 @@ const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\n" +
 	"PointEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12,\n" +
-	"\x05value\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x05value:\x028\x01\"\xba\x02\n" +
+	"\x05value\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x05value:\x028\x01\"\xf0\x02\n" +
 	"\x04Node\x12.\n" +
 	"\x04name\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x18(2\x11^[a-z][a-z0-9-]*$R\x04name\x121\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x13.tcplab.v1.NodeKindB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04kind\x12@\n" +
 	"\asysctls\x18\x03 \x03(\v2\x1c.tcplab.v1.Node.SysctlsEntryB\b\xbaH\x05\x9a\x01\x02\x10dR\asysctls\x12\x1c\n" +
 	"\x04host\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\x04host\x123\n" +
-	"\x06routes\x18\x05 \x03(\v2\x10.tcplab.v1.RouteB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\x06routes\x1a:\n" +
+	"\x06routes\x18\x05 \x03(\v2\x10.tcplab.v1.RouteB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\x06routes\x124\n" +
+	"\x05stack\x18\x06 \x01(\x0e2\x14.tcplab.v1.NodeStackB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05stack\x1a:\n" +
 	"\fSysctlsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"?\n" +
 	"\x05Route\x12\x19\n" +
 	"\x02to\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x02to\x12\x1b\n" +
-	"\x03via\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x03via\"\xc7\x02\n" +
+	"\x03via\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x03via\"\xf8\x02\n" +
 	"\x04Link\x12\x1d\n" +
 	"\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x04name\x12(\n" +
 	"\x01a\x18\x02 \x01(\v2\x12.tcplab.v1.LinkEndB\x06\xbaH\x03\xc8\x01\x01R\x01a\x12(\n" +
@@ -1897,7 +1981,9 @@ const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\bbackward\x18\x05 \x01(\v2\x14.tcplab.v1.DirectionR\bbackward\x123\n" +
 	"\x06engine\x18\x06 \x01(\x0e2\x11.tcplab.v1.EngineB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06engine\x12\x1b\n" +
 	"\x03mtu\x18\a \x01(\rB\t\xbaH\x06*\x04\x18\xf1\xff\x03R\x03mtu\x12\x18\n" +
-	"\aoffload\x18\b \x01(\bR\aoffload\"\x90\x01\n" +
+	"\aoffload\x18\b \x01(\bR\aoffload\x12/\n" +
+	"\n" +
+	"host_match\x18\t \x01(\v2\x10.tcplab.v1.MatchR\thostMatch\"\x90\x01\n" +
 	"\aLinkEnd\x12\x1b\n" +
 	"\x04node\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04node\x12%\n" +
 	"\tinterface\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18\x0fR\tinterface\x12&\n" +
@@ -2008,7 +2094,12 @@ const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\x15NODE_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12NODE_KIND_ENDPOINT\x10\x01\x12\x14\n" +
 	"\x10NODE_KIND_ROUTER\x10\x02\x12\x14\n" +
-	"\x10NODE_KIND_SWITCH\x10\x03*e\n" +
+	"\x10NODE_KIND_SWITCH\x10\x03*n\n" +
+	"\tNodeStack\x12\x1a\n" +
+	"\x16NODE_STACK_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14NODE_STACK_NAMESPACE\x10\x01\x12\x13\n" +
+	"\x0fNODE_STACK_HOST\x10\x02\x12\x16\n" +
+	"\x12NODE_STACK_OUTSIDE\x10\x03*e\n" +
 	"\x06Engine\x12\x16\n" +
 	"\x12ENGINE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vENGINE_AUTO\x10\x01\x12\x10\n" +
@@ -2039,98 +2130,101 @@ func file_tcplab_v1_lab_proto_rawDescGZIP() []byte {
 	return file_tcplab_v1_lab_proto_rawDescData
 }
 
-var file_tcplab_v1_lab_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_tcplab_v1_lab_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
 var file_tcplab_v1_lab_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_tcplab_v1_lab_proto_goTypes = []any{
 	(NodeKind)(0),                // 0: tcplab.v1.NodeKind
-	(Engine)(0),                  // 1: tcplab.v1.Engine
-	(IpFamily)(0),                // 2: tcplab.v1.IpFamily
-	(Over)(0),                    // 3: tcplab.v1.Over
-	(*Lab)(nil),                  // 4: tcplab.v1.Lab
-	(*Node)(nil),                 // 5: tcplab.v1.Node
-	(*Route)(nil),                // 6: tcplab.v1.Route
-	(*Link)(nil),                 // 7: tcplab.v1.Link
-	(*LinkEnd)(nil),              // 8: tcplab.v1.LinkEnd
-	(*Direction)(nil),            // 9: tcplab.v1.Direction
-	(*Path)(nil),                 // 10: tcplab.v1.Path
-	(*ScheduleStep)(nil),         // 11: tcplab.v1.ScheduleStep
-	(*Shape)(nil),                // 12: tcplab.v1.Shape
-	(*Queue)(nil),                // 13: tcplab.v1.Queue
-	(*Experiment)(nil),           // 14: tcplab.v1.Experiment
-	(*Flow)(nil),                 // 15: tcplab.v1.Flow
-	(*Bulk)(nil),                 // 16: tcplab.v1.Bulk
-	(*Transaction)(nil),          // 17: tcplab.v1.Transaction
-	(*SocketOptions)(nil),        // 18: tcplab.v1.SocketOptions
-	(*Expectation)(nil),          // 19: tcplab.v1.Expectation
-	nil,                          // 20: tcplab.v1.Lab.PointEntry
-	nil,                          // 21: tcplab.v1.Node.SysctlsEntry
-	(*durationpb.Duration)(nil),  // 22: google.protobuf.Duration
-	(*Trace)(nil),                // 23: tcplab.v1.Trace
-	(*Match)(nil),                // 24: tcplab.v1.Match
-	(*Overhead)(nil),             // 25: tcplab.v1.Overhead
-	(*Jitter)(nil),               // 26: tcplab.v1.Jitter
-	(*LossPattern)(nil),          // 27: tcplab.v1.LossPattern
-	(*Reorder)(nil),              // 28: tcplab.v1.Reorder
-	(*Chance)(nil),               // 29: tcplab.v1.Chance
-	(QueueDiscipline)(0),         // 30: tcplab.v1.QueueDiscipline
-	(*RandomEarlyDetection)(nil), // 31: tcplab.v1.RandomEarlyDetection
-	(*structpb.Value)(nil),       // 32: google.protobuf.Value
+	(NodeStack)(0),               // 1: tcplab.v1.NodeStack
+	(Engine)(0),                  // 2: tcplab.v1.Engine
+	(IpFamily)(0),                // 3: tcplab.v1.IpFamily
+	(Over)(0),                    // 4: tcplab.v1.Over
+	(*Lab)(nil),                  // 5: tcplab.v1.Lab
+	(*Node)(nil),                 // 6: tcplab.v1.Node
+	(*Route)(nil),                // 7: tcplab.v1.Route
+	(*Link)(nil),                 // 8: tcplab.v1.Link
+	(*LinkEnd)(nil),              // 9: tcplab.v1.LinkEnd
+	(*Direction)(nil),            // 10: tcplab.v1.Direction
+	(*Path)(nil),                 // 11: tcplab.v1.Path
+	(*ScheduleStep)(nil),         // 12: tcplab.v1.ScheduleStep
+	(*Shape)(nil),                // 13: tcplab.v1.Shape
+	(*Queue)(nil),                // 14: tcplab.v1.Queue
+	(*Experiment)(nil),           // 15: tcplab.v1.Experiment
+	(*Flow)(nil),                 // 16: tcplab.v1.Flow
+	(*Bulk)(nil),                 // 17: tcplab.v1.Bulk
+	(*Transaction)(nil),          // 18: tcplab.v1.Transaction
+	(*SocketOptions)(nil),        // 19: tcplab.v1.SocketOptions
+	(*Expectation)(nil),          // 20: tcplab.v1.Expectation
+	nil,                          // 21: tcplab.v1.Lab.PointEntry
+	nil,                          // 22: tcplab.v1.Node.SysctlsEntry
+	(*Match)(nil),                // 23: tcplab.v1.Match
+	(*durationpb.Duration)(nil),  // 24: google.protobuf.Duration
+	(*Trace)(nil),                // 25: tcplab.v1.Trace
+	(*Overhead)(nil),             // 26: tcplab.v1.Overhead
+	(*Jitter)(nil),               // 27: tcplab.v1.Jitter
+	(*LossPattern)(nil),          // 28: tcplab.v1.LossPattern
+	(*Reorder)(nil),              // 29: tcplab.v1.Reorder
+	(*Chance)(nil),               // 30: tcplab.v1.Chance
+	(QueueDiscipline)(0),         // 31: tcplab.v1.QueueDiscipline
+	(*RandomEarlyDetection)(nil), // 32: tcplab.v1.RandomEarlyDetection
+	(*structpb.Value)(nil),       // 33: google.protobuf.Value
 }
 var file_tcplab_v1_lab_proto_depIdxs = []int32{
-	20, // 0: tcplab.v1.Lab.point:type_name -> tcplab.v1.Lab.PointEntry
-	5,  // 1: tcplab.v1.Lab.nodes:type_name -> tcplab.v1.Node
-	7,  // 2: tcplab.v1.Lab.links:type_name -> tcplab.v1.Link
-	14, // 3: tcplab.v1.Lab.experiments:type_name -> tcplab.v1.Experiment
-	19, // 4: tcplab.v1.Lab.expectations:type_name -> tcplab.v1.Expectation
+	21, // 0: tcplab.v1.Lab.point:type_name -> tcplab.v1.Lab.PointEntry
+	6,  // 1: tcplab.v1.Lab.nodes:type_name -> tcplab.v1.Node
+	8,  // 2: tcplab.v1.Lab.links:type_name -> tcplab.v1.Link
+	15, // 3: tcplab.v1.Lab.experiments:type_name -> tcplab.v1.Experiment
+	20, // 4: tcplab.v1.Lab.expectations:type_name -> tcplab.v1.Expectation
 	0,  // 5: tcplab.v1.Node.kind:type_name -> tcplab.v1.NodeKind
-	21, // 6: tcplab.v1.Node.sysctls:type_name -> tcplab.v1.Node.SysctlsEntry
-	6,  // 7: tcplab.v1.Node.routes:type_name -> tcplab.v1.Route
-	8,  // 8: tcplab.v1.Link.a:type_name -> tcplab.v1.LinkEnd
-	8,  // 9: tcplab.v1.Link.b:type_name -> tcplab.v1.LinkEnd
-	9,  // 10: tcplab.v1.Link.forward:type_name -> tcplab.v1.Direction
-	9,  // 11: tcplab.v1.Link.backward:type_name -> tcplab.v1.Direction
-	1,  // 12: tcplab.v1.Link.engine:type_name -> tcplab.v1.Engine
-	12, // 13: tcplab.v1.Direction.shape:type_name -> tcplab.v1.Shape
-	10, // 14: tcplab.v1.Direction.paths:type_name -> tcplab.v1.Path
-	11, // 15: tcplab.v1.Direction.schedule:type_name -> tcplab.v1.ScheduleStep
-	22, // 16: tcplab.v1.Direction.schedule_period:type_name -> google.protobuf.Duration
-	23, // 17: tcplab.v1.Direction.trace:type_name -> tcplab.v1.Trace
-	24, // 18: tcplab.v1.Path.match:type_name -> tcplab.v1.Match
-	12, // 19: tcplab.v1.Path.shape:type_name -> tcplab.v1.Shape
-	22, // 20: tcplab.v1.ScheduleStep.at:type_name -> google.protobuf.Duration
-	12, // 21: tcplab.v1.ScheduleStep.shape:type_name -> tcplab.v1.Shape
-	22, // 22: tcplab.v1.ScheduleStep.ramp:type_name -> google.protobuf.Duration
-	22, // 23: tcplab.v1.Shape.delay:type_name -> google.protobuf.Duration
-	13, // 24: tcplab.v1.Shape.queue:type_name -> tcplab.v1.Queue
-	25, // 25: tcplab.v1.Shape.overhead:type_name -> tcplab.v1.Overhead
-	26, // 26: tcplab.v1.Shape.jitter:type_name -> tcplab.v1.Jitter
-	27, // 27: tcplab.v1.Shape.loss_pattern:type_name -> tcplab.v1.LossPattern
-	28, // 28: tcplab.v1.Shape.reorder:type_name -> tcplab.v1.Reorder
-	29, // 29: tcplab.v1.Shape.duplicate:type_name -> tcplab.v1.Chance
-	29, // 30: tcplab.v1.Shape.corrupt:type_name -> tcplab.v1.Chance
-	22, // 31: tcplab.v1.Queue.time:type_name -> google.protobuf.Duration
-	30, // 32: tcplab.v1.Queue.discipline:type_name -> tcplab.v1.QueueDiscipline
-	22, // 33: tcplab.v1.Queue.target:type_name -> google.protobuf.Duration
-	22, // 34: tcplab.v1.Queue.interval:type_name -> google.protobuf.Duration
-	31, // 35: tcplab.v1.Queue.red:type_name -> tcplab.v1.RandomEarlyDetection
-	15, // 36: tcplab.v1.Experiment.flows:type_name -> tcplab.v1.Flow
-	22, // 37: tcplab.v1.Experiment.sample_interval:type_name -> google.protobuf.Duration
-	22, // 38: tcplab.v1.Experiment.timeout:type_name -> google.protobuf.Duration
-	2,  // 39: tcplab.v1.Flow.family:type_name -> tcplab.v1.IpFamily
-	16, // 40: tcplab.v1.Flow.bulk:type_name -> tcplab.v1.Bulk
-	17, // 41: tcplab.v1.Flow.transaction:type_name -> tcplab.v1.Transaction
-	18, // 42: tcplab.v1.Flow.socket:type_name -> tcplab.v1.SocketOptions
-	22, // 43: tcplab.v1.Flow.start:type_name -> google.protobuf.Duration
-	22, // 44: tcplab.v1.Bulk.duration:type_name -> google.protobuf.Duration
-	22, // 45: tcplab.v1.Transaction.think_time:type_name -> google.protobuf.Duration
-	22, // 46: tcplab.v1.Transaction.server_time:type_name -> google.protobuf.Duration
-	3,  // 47: tcplab.v1.Expectation.over:type_name -> tcplab.v1.Over
-	32, // 48: tcplab.v1.Lab.PointEntry.value:type_name -> google.protobuf.Value
-	49, // [49:49] is the sub-list for method output_type
-	49, // [49:49] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	22, // 6: tcplab.v1.Node.sysctls:type_name -> tcplab.v1.Node.SysctlsEntry
+	7,  // 7: tcplab.v1.Node.routes:type_name -> tcplab.v1.Route
+	1,  // 8: tcplab.v1.Node.stack:type_name -> tcplab.v1.NodeStack
+	9,  // 9: tcplab.v1.Link.a:type_name -> tcplab.v1.LinkEnd
+	9,  // 10: tcplab.v1.Link.b:type_name -> tcplab.v1.LinkEnd
+	10, // 11: tcplab.v1.Link.forward:type_name -> tcplab.v1.Direction
+	10, // 12: tcplab.v1.Link.backward:type_name -> tcplab.v1.Direction
+	2,  // 13: tcplab.v1.Link.engine:type_name -> tcplab.v1.Engine
+	23, // 14: tcplab.v1.Link.host_match:type_name -> tcplab.v1.Match
+	13, // 15: tcplab.v1.Direction.shape:type_name -> tcplab.v1.Shape
+	11, // 16: tcplab.v1.Direction.paths:type_name -> tcplab.v1.Path
+	12, // 17: tcplab.v1.Direction.schedule:type_name -> tcplab.v1.ScheduleStep
+	24, // 18: tcplab.v1.Direction.schedule_period:type_name -> google.protobuf.Duration
+	25, // 19: tcplab.v1.Direction.trace:type_name -> tcplab.v1.Trace
+	23, // 20: tcplab.v1.Path.match:type_name -> tcplab.v1.Match
+	13, // 21: tcplab.v1.Path.shape:type_name -> tcplab.v1.Shape
+	24, // 22: tcplab.v1.ScheduleStep.at:type_name -> google.protobuf.Duration
+	13, // 23: tcplab.v1.ScheduleStep.shape:type_name -> tcplab.v1.Shape
+	24, // 24: tcplab.v1.ScheduleStep.ramp:type_name -> google.protobuf.Duration
+	24, // 25: tcplab.v1.Shape.delay:type_name -> google.protobuf.Duration
+	14, // 26: tcplab.v1.Shape.queue:type_name -> tcplab.v1.Queue
+	26, // 27: tcplab.v1.Shape.overhead:type_name -> tcplab.v1.Overhead
+	27, // 28: tcplab.v1.Shape.jitter:type_name -> tcplab.v1.Jitter
+	28, // 29: tcplab.v1.Shape.loss_pattern:type_name -> tcplab.v1.LossPattern
+	29, // 30: tcplab.v1.Shape.reorder:type_name -> tcplab.v1.Reorder
+	30, // 31: tcplab.v1.Shape.duplicate:type_name -> tcplab.v1.Chance
+	30, // 32: tcplab.v1.Shape.corrupt:type_name -> tcplab.v1.Chance
+	24, // 33: tcplab.v1.Queue.time:type_name -> google.protobuf.Duration
+	31, // 34: tcplab.v1.Queue.discipline:type_name -> tcplab.v1.QueueDiscipline
+	24, // 35: tcplab.v1.Queue.target:type_name -> google.protobuf.Duration
+	24, // 36: tcplab.v1.Queue.interval:type_name -> google.protobuf.Duration
+	32, // 37: tcplab.v1.Queue.red:type_name -> tcplab.v1.RandomEarlyDetection
+	16, // 38: tcplab.v1.Experiment.flows:type_name -> tcplab.v1.Flow
+	24, // 39: tcplab.v1.Experiment.sample_interval:type_name -> google.protobuf.Duration
+	24, // 40: tcplab.v1.Experiment.timeout:type_name -> google.protobuf.Duration
+	3,  // 41: tcplab.v1.Flow.family:type_name -> tcplab.v1.IpFamily
+	17, // 42: tcplab.v1.Flow.bulk:type_name -> tcplab.v1.Bulk
+	18, // 43: tcplab.v1.Flow.transaction:type_name -> tcplab.v1.Transaction
+	19, // 44: tcplab.v1.Flow.socket:type_name -> tcplab.v1.SocketOptions
+	24, // 45: tcplab.v1.Flow.start:type_name -> google.protobuf.Duration
+	24, // 46: tcplab.v1.Bulk.duration:type_name -> google.protobuf.Duration
+	24, // 47: tcplab.v1.Transaction.think_time:type_name -> google.protobuf.Duration
+	24, // 48: tcplab.v1.Transaction.server_time:type_name -> google.protobuf.Duration
+	4,  // 49: tcplab.v1.Expectation.over:type_name -> tcplab.v1.Over
+	33, // 50: tcplab.v1.Lab.PointEntry.value:type_name -> google.protobuf.Value
+	51, // [51:51] is the sub-list for method output_type
+	51, // [51:51] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_lab_proto_init() }
@@ -2158,7 +2252,7 @@ func file_tcplab_v1_lab_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tcplab_v1_lab_proto_rawDesc), len(file_tcplab_v1_lab_proto_rawDesc)),
-			NumEnums:      4,
+			NumEnums:      5,
 			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
