@@ -70,6 +70,7 @@ func measurements(tcplab string) []Measurement {
 		throughput(),
 		packetRate(),
 		superPackets(),
+		hostInterface(),
 		lateness(),
 		queue("wire", newWire),
 		inGuest(guests[1]),
