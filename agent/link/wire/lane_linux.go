@@ -15,8 +15,8 @@ type port interface {
 	// fd becomes readable when a frame waits.
 	fd() int
 	// read puts the frame that waited longest into buf, behind the port's header
-	// where it has one, and says when it arrived. n = 0: none waits. An error is
-	// the port's end.
+	// where it has one, and says when it arrived: now, where the port does not know. n = 0: none
+	// waits. An error is the port's end.
 	read(buf []byte, now int64) (n int, arrival int64, err error)
 	// fault is asked when poll reports an error, and now and then: it is the error
 	// that is the port's end, or nil.
@@ -38,8 +38,9 @@ type lane struct {
 
 	// The loop's of in.
 	store   *store
-	read    list // not yet handed over
-	back    list // to be released
+	read    list  // not yet handed over
+	empty   int64 // when in was last seen empty
+	back    list  // to be released
 	refused uint64
 
 	handover handover
@@ -88,11 +89,13 @@ func (l *lane) receive(now func() int64) (bool, error) {
 func (l *lane) gather(now func() int64) (bool, error) {
 	for i := range batch {
 		buf := l.store.reserve()
-		n, arrival, err := l.in.read(buf, now())
+		at := now()
+		n, arrival, err := l.in.read(buf, at)
 		if err != nil {
 			return i > 0, err
 		}
 		if n == 0 {
+			l.empty = at
 			return i > 0, nil
 		}
 		if n <= l.header || n == len(buf) {
@@ -102,6 +105,10 @@ func (l *lane) gather(now func() int64) (bool, error) {
 		f := l.store.commit(n)
 		f.size = n - l.header
 		f.leaves = arrival
+		if arrival == at {
+			// A TAP has no time stamps: it came since the port was last seen empty.
+			f.unseen = at - l.empty
+		}
 		l.read.push(f)
 	}
 	return true, nil
@@ -135,7 +142,7 @@ func (l *lane) deliver(now func() int64) bool {
 			l.failed++
 		} else {
 			l.delivered++
-			l.late.Add(time.Duration(begin + int64(i)*step - f.leaves))
+			l.late.Add(time.Duration(begin + int64(i)*step - f.leaves + f.unseen))
 		}
 		l.finish(l.ready.pop())
 	}

@@ -106,6 +106,34 @@ func TestLaneCountsWhatItLoses(t *testing.T) {
 	}
 }
 
+// TestLatenessIsCountedFromTheArrival: a frame of a port without time stamps may have come as
+// soon as the port was last seen empty.
+func TestLatenessIsCountedFromTheArrival(t *testing.T) {
+	l, in, _ := newMemoryLane(link.Shape{Delay: time.Millisecond}, 100)
+	look := func(now int64, frames int) {
+		t.Helper()
+		in.left = frames
+		if _, err := l.receive(func() int64 { return now }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const stall = int64(3 * time.Millisecond)
+	look(1000, 0)
+	look(1000+stall, batch+8) // more than one look takes
+	look(2000+stall, in.left)
+	look(3000+stall, 1)
+	for now := 3000 + stall; l.delivered < batch+9; now += 1000 {
+		l.deliver(func() int64 { return now })
+	}
+	late := l.late
+	if got := late.Quantile(0.5); got < 3*time.Millisecond {
+		t.Errorf("read 3 ms late, half of the frames are said to be %v late", got)
+	}
+	if late.Max() < 3*time.Millisecond || late.Min() > 20*time.Microsecond {
+		t.Errorf("lateness is between %v and %v, want 3 ms of those that waited, and none of the last", late.Min(), late.Max())
+	}
+}
+
 // BenchmarkLane is what the engine itself does for one frame, without system calls.
 func BenchmarkLane(b *testing.B) {
 	for _, delay := range []time.Duration{0, 10 * time.Millisecond, 500 * time.Millisecond} {

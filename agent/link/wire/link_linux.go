@@ -112,7 +112,9 @@ func (l *Link) Counters() ([2]link.Counters, error) {
 	return counters, err
 }
 
-// Lateness is how late each direction handed its frames over.
+// Lateness is how late each direction handed its frames over, counted from their arrival. A TAP
+// does not tell that: there it is counted from when the loop last saw the TAP empty, which may
+// say too much and never too little.
 func (l *Link) Lateness() ([2]link.Lateness, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

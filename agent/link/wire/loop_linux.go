@@ -161,6 +161,8 @@ func (l *loop) sleep(now int64) error {
 		var count [8]byte
 		_, _ = unix.Read(l.wake, count[:]) // only resets it
 	}
+	// A frame would have ended the sleep.
+	l.from.empty = l.now()
 	return nil
 }
 
