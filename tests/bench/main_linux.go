@@ -66,6 +66,7 @@ func measurements(tcplab string) []Measurement {
 		star(tcplabv1.NodeKind_NODE_KIND_SWITCH, "switch"),
 		star(tcplabv1.NodeKind_NODE_KIND_ROUTER, "router"),
 		inGuest(guests[0]),
+		qdiscs(),
 		idle(),
 		throughput(),
 		packetRate(),

@@ -78,12 +78,16 @@ type requests struct {
 	mu     sync.Mutex // one packet is answered before the next is sent
 	socket *nl.NetlinkSocket
 	serial uint32
-	buffer []byte
+	buffer []byte // of what is heard
+	packed []byte // of what is sent
 }
 
-// most is how many requests one packet holds: the answers wait in the socket's buffer
-// (net.core.rmem_default, 212992 bytes, of which a small answer takes 768).
-const most = 64
+// What goes in one packet: as much as a socket may send by default (net.core.wmem_default,
+// 208 KiB) well holds, and no more questions than it can hold the answers to.
+const (
+	mostBytes     = 32 << 10
+	mostQuestions = 32
+)
 
 func newRequests(ns *netns.Handle) (*requests, error) {
 	socket, err := nl.GetNetlinkSocketAt(vnetns.NsHandle(ns.FD()), vnetns.None(), unix.NETLINK_ROUTE)
@@ -118,13 +122,12 @@ func (r *requests) all(asked []request) ([]answer, error) {
 	defer r.mu.Unlock()
 	answers := make([]answer, 0, len(asked))
 	for len(asked) > 0 {
-		n := min(most, len(asked))
-		some, err := r.packet(asked[:n])
+		some, err := r.packet(asked)
 		if err != nil {
 			return nil, err
 		}
 		answers = append(answers, some...)
-		asked = asked[n:]
+		asked = asked[len(some):]
 	}
 	return answers, nil
 }
@@ -212,38 +215,40 @@ func (r *requests) hear(to func(kind, flags uint16, serial uint32, payload []byt
 	}
 }
 
-// packet sends some requests at once and waits for an acknowledgement of each.
+// packet sends as many requests as go at once, and waits until the kernel has done the last: it tells of each that it
+// refuses, and of the last in any case.
 func (r *requests) packet(asked []request) ([]answer, error) {
-	var packet []byte
+	packet := r.packed[:0]
 	first := r.serial + 1
-	for _, a := range asked {
+	last, questions, n := 0, 0, 0
+	for n < len(asked) && len(packet) < mostBytes && questions < mostQuestions {
 		r.serial++
-		header := nl.NetlinkRequest{NlMsghdr: unix.NlMsghdr{
-			Type: a.message, Flags: unix.NLM_F_REQUEST | unix.NLM_F_ACK | a.flags, Seq: r.serial,
-		}}
-		header.AddData(&a.header)
-		for _, attr := range a.attrs {
-			header.AddData(attr)
+		last = len(packet)
+		packet = asked[n].encode(packet, r.serial)
+		if asked[n].message == unix.RTM_GETQDISC {
+			questions++
 		}
-		packet = append(packet, header.Serialize()...)
+		n++
 	}
+	flags := binary.NativeEndian.Uint16(packet[last+6:])
+	binary.NativeEndian.PutUint16(packet[last+6:], flags|unix.NLM_F_ACK)
+	r.packed = packet
 	if err := unix.Sendto(r.socket.GetFd(), packet, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return nil, fmt.Errorf("ask the kernel about qdiscs: %w", err)
 	}
-	answers := make([]answer, len(asked))
-	for left := len(asked); left > 0; {
+	answers := make([]answer, n)
+	for done := false; !done; {
 		err := r.hear(func(kind, flags uint16, serial uint32, payload []byte) error {
 			i := int(serial - first)
-			if i < 0 || i >= len(asked) {
+			if i < 0 || i >= n {
 				return nil // a late answer to a request that was given up
 			}
 			if kind != unix.NLMSG_ERROR {
 				answers[i].message = append([]byte(nil), payload...)
 				return nil
 			}
-			left--
-			err := acknowledged(flags, payload)
-			if err != nil {
+			done = i == n-1
+			if err := acknowledged(flags, payload); err != nil {
 				answers[i].err = fmt.Errorf("%s: %w", asked[i].what, err)
 			}
 			return nil
@@ -253,6 +258,23 @@ func (r *requests) packet(asked []request) ([]answer, error) {
 		}
 	}
 	return answers, nil
+}
+
+// encode appends the request's message.
+func (a request) encode(to []byte, serial uint32) []byte {
+	begin := len(to)
+	to = append(to, make([]byte, unix.SizeofNlMsghdr)...)
+	to = append(to, a.header.Serialize()...)
+	for _, attr := range a.attrs {
+		to = append(to, attr.Serialize()...)
+		to = append(to, make([]byte, -len(to)&3)...)
+	}
+	header := to[begin:]
+	binary.NativeEndian.PutUint32(header, uint32(len(to)-begin))
+	binary.NativeEndian.PutUint16(header[4:], a.message)
+	binary.NativeEndian.PutUint16(header[6:], unix.NLM_F_REQUEST|a.flags)
+	binary.NativeEndian.PutUint32(header[8:], serial)
+	return to
 }
 
 // messages hands on each netlink message of a packet.
