@@ -27,6 +27,7 @@ func qdiscs(space *netns.Handle) []*tcplabv1.Capability {
 		{"cake", "a shaper with fair queues kept short"},
 		{"red", "early drops"},
 		{"pie", "a queue kept short"},
+		{"prio", "paths, and packets lost by number, of the netem engine"},
 		{"ingress", "filters on what comes in"},
 		{"clsact", "filters on both ways"},
 	} {
