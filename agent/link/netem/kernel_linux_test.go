@@ -149,6 +149,16 @@ func TestChangeRefusesWhatItWouldLose(t *testing.T) {
 		Paths: []link.Path{{Name: "web", Match: link.Match{Port: 80}}},
 	}, {}})
 	b.flood(t, 0, 30, 1514)
+	// One is through and one in service, which takes 606 ms.
+	within, again := time.After(10*time.Second), time.NewTicker(time.Millisecond)
+	defer again.Stop()
+	for b.counters(t)[0].Queued < 20 {
+		select {
+		case <-again.C:
+		case <-within:
+			t.Fatalf("the frames do not come to the queue: %+v", b.counters(t)[0])
+		}
+	}
 	d := b.spec.Directions[0]
 	d.Shape.Queue.Packets = 10
 	if err := b.link.Change(0, d); err == nil {
