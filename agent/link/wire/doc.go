@@ -10,12 +10,16 @@
 // receiver's stack.
 //
 // When that time comes is decided by a model without a kernel in it, the
-// direction: lost?, delayed, held in the queue of the bottleneck, sent at its
-// rate. It computes in virtual time, from the arrival of each frame
+// direction, whose paths each do to their frames what their shape says: lost?, duplicated?,
+// corrupted?, delayed, held in the queue of the bottleneck, sent at its rate or when its trace
+// lets it. It computes in virtual time, from the arrival of each frame
 // and never from the moment at which the loop happened to run; so a loop that
-// wakes late is late for those frames and not for all that follow.
+// wakes late is late for those frames and not for all that follow. Every path has
+// random generators of its own, seeded by the direction: the same seed does the same to
+// the same frames, whatever travels beside them.
 //
-// The package refuses what it cannot keep: a shape with a rate and no queue, a
-// frame longer than its port's MTU allows, and silence about a frame that it
+// The package refuses what it cannot keep: the queue disciplines of the kernel beyond
+// fifo, head-drop and CoDel, a bottleneck without a queue or with one that holds no
+// frame, a frame longer than its port's MTU allows, and silence about a frame that it
 // lost itself ([link.Counters].Failed).
 package wire

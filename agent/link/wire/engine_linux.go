@@ -70,11 +70,12 @@ func (e *Engine) Port() PortKind { return e.kind }
 
 // Check refuses what the engine cannot carry: a direction that is invalid or whose
 // queues are not resolved or hold no frame, and the queue disciplines red, fq_codel,
-// cake and pie. A schedule is checked and left to be played.
+// cake and pie. Packet ports that are plain cannot corrupt. A schedule is checked and left to be
+// played.
 func (e *Engine) Check(spec link.Spec) error {
 	var errs []error
 	for i, d := range spec.Directions {
-		if err := refuse(d, longest(spec)); err != nil {
+		if err := e.refuse(d, spec); err != nil {
 			errs = append(errs, fmt.Errorf("link %s, direction %d: %w", spec.Name, i, err))
 		}
 	}
@@ -92,24 +93,19 @@ const (
 	maxMTU = 65_521 // MAX_MTU: 65535 less an Ethernet header
 )
 
-// longest is the longest ordinary frame of a link, in bytes.
-func longest(spec link.Spec) int {
-	return max(spec.Ends[0].MTU, spec.Ends[1].MTU) + link.FrameOverhead
-}
-
-// refuse says why the engine cannot carry the direction on a link with so long frames, or nil.
-func refuse(d link.Direction, frame int) error {
+// refuse says why the engine cannot carry the direction on the link, or nil.
+func (e *Engine) refuse(d link.Direction, spec link.Spec) error {
 	if err := d.Validate(); err != nil {
 		return err
 	}
-	errs := []error{refuseShape(d.Shape, d.Trace != nil, frame)}
+	errs := []error{e.refuseShape(d.Shape, d.Trace != nil, spec)}
 	for _, p := range d.Paths {
-		if err := refuseShape(p.Shape, false, frame); err != nil {
+		if err := e.refuseShape(p.Shape, false, spec); err != nil {
 			errs = append(errs, fmt.Errorf("path %s: %w", p.Name, err))
 		}
 	}
 	for _, s := range d.Schedule.Steps {
-		if err := refuseShape(s.Shape, false, frame); err != nil {
+		if err := e.refuseShape(s.Shape, false, spec); err != nil {
 			errs = append(errs, fmt.Errorf("schedule at %v: %w", s.At, err))
 		}
 	}
@@ -117,7 +113,8 @@ func refuse(d link.Direction, frame int) error {
 }
 
 // refuseShape says why the engine cannot carry a shape that is valid, or nil.
-func refuseShape(s link.Shape, traced bool, frame int) error {
+func (e *Engine) refuseShape(s link.Shape, traced bool, spec link.Spec) error {
+	frame := max(spec.Ends[0].MTU, spec.Ends[1].MTU) + link.FrameOverhead
 	switch s.Queue.Discipline {
 	case link.FIFO, link.HeadDrop, link.CoDel:
 	default:
@@ -131,6 +128,10 @@ func refuseShape(s link.Shape, traced bool, frame int) error {
 	}
 	if limit := s.QueueBytes(); limit > 0 && limit < frame {
 		return fmt.Errorf("a queue of %d bytes holds no full frame of %d: give it more", limit, frame)
+	}
+	if s.Corrupt.Probability > 0 && e.kind == Packet && (spec.Ends[0].Plain || spec.Ends[1].Plain) {
+		// The kernel cuts them into segments as the socket sends them, and computes their checksums.
+		return errors.New("damage to super-packets is undone by packet ports: leave corrupt out, or have the ports not plain, or take TAPs")
 	}
 	return nil
 }
@@ -152,7 +153,7 @@ func (e *Engine) Create(ctx context.Context, spec link.Spec) (link.Link, error) 
 		return nil, err
 	}
 	makeWay()
-	l := &Link{spec: spec}
+	l := &Link{spec: spec, engine: e}
 	if err := e.create(ctx, l); err != nil {
 		return nil, fmt.Errorf("make link %s: %w", spec.Name, errors.Join(err, l.release()))
 	}

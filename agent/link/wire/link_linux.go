@@ -24,10 +24,11 @@ type heldPort interface {
 
 // Link is a link that two loops carry. It is safe for concurrent use.
 type Link struct {
-	spec  link.Spec
-	ports [2]heldPort
-	lanes [2]*lane // the loops' while those run
-	loops [2]*loop // each at the port of the same index
+	engine *Engine
+	spec   link.Spec
+	ports  [2]heldPort
+	lanes  [2]*lane // the loops' while those run
+	loops  [2]*loop // each at the port of the same index
 
 	mu       sync.Mutex
 	closed   bool
@@ -35,9 +36,6 @@ type Link struct {
 }
 
 var _ link.Link = (*Link)(nil)
-
-// frame is the longest ordinary frame of the link, in bytes.
-func (l *Link) frame() int { return longest(l.spec) }
 
 // Change replaces the shapes of one direction from now on. What is on its way stays in order and
 // is not lost: frames in the delay keep their time, those in the queue stay even
@@ -48,7 +46,7 @@ func (l *Link) Change(direction int, to link.Direction) error {
 	if direction != 0 && direction != 1 {
 		return fmt.Errorf("link %s has directions 0 and 1, not %d", l.spec.Name, direction)
 	}
-	if err := refuse(to, l.frame()); err != nil {
+	if err := l.engine.refuse(to, l.spec); err != nil {
 		return fmt.Errorf("link %s, direction %d: %w", l.spec.Name, direction, err)
 	}
 	l.mu.Lock()
