@@ -421,6 +421,330 @@ func (x *VerifyResponse) GetLinks() []*LinkReport {
 	return nil
 }
 
+// ReadLinksRequest names links of a deployment.
+type ReadLinksRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The deployment's ID.
+	DeploymentId string `protobuf:"bytes,1,opt,name=deployment_id,json=deploymentId,proto3" json:"deployment_id,omitempty"`
+	// The links' names; none: all.
+	Links         []string `protobuf:"bytes,2,rep,name=links,proto3" json:"links,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadLinksRequest) Reset() {
+	*x = ReadLinksRequest{}
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadLinksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadLinksRequest) ProtoMessage() {}
+
+func (x *ReadLinksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadLinksRequest.ProtoReflect.Descriptor instead.
+func (*ReadLinksRequest) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ReadLinksRequest) GetDeploymentId() string {
+	if x != nil {
+		return x.DeploymentId
+	}
+	return ""
+}
+
+func (x *ReadLinksRequest) GetLinks() []string {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
+// ReadLinksResponse carries the links.
+type ReadLinksResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One entry for each direction of each link, in the lab's order: as asked,
+	// as read back, as last measured, and counted since it was verified or a trial
+	// re-armed it.
+	Links         []*LinkReport `protobuf:"bytes,1,rep,name=links,proto3" json:"links,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadLinksResponse) Reset() {
+	*x = ReadLinksResponse{}
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadLinksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadLinksResponse) ProtoMessage() {}
+
+func (x *ReadLinksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadLinksResponse.ProtoReflect.Descriptor instead.
+func (*ReadLinksResponse) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ReadLinksResponse) GetLinks() []*LinkReport {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
+// ChangeLinkRequest says what a link shall be.
+type ChangeLinkRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The controller's term.
+	Term uint64 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	// The deployment's ID.
+	DeploymentId string `protobuf:"bytes,2,opt,name=deployment_id,json=deploymentId,proto3" json:"deployment_id,omitempty"`
+	// The whole link, found by its name. Only the shapes of its directions may be
+	// others than they are.
+	Link          *Link `protobuf:"bytes,3,opt,name=link,proto3" json:"link,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeLinkRequest) Reset() {
+	*x = ChangeLinkRequest{}
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeLinkRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeLinkRequest) ProtoMessage() {}
+
+func (x *ChangeLinkRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeLinkRequest.ProtoReflect.Descriptor instead.
+func (*ChangeLinkRequest) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ChangeLinkRequest) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *ChangeLinkRequest) GetDeploymentId() string {
+	if x != nil {
+		return x.DeploymentId
+	}
+	return ""
+}
+
+func (x *ChangeLinkRequest) GetLink() *Link {
+	if x != nil {
+		return x.Link
+	}
+	return nil
+}
+
+// ChangeLinkResponse carries the link's two directions.
+type ChangeLinkResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As ReadLinks says them. What was measured of the link before is not said any more.
+	Links         []*LinkReport `protobuf:"bytes,1,rep,name=links,proto3" json:"links,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeLinkResponse) Reset() {
+	*x = ChangeLinkResponse{}
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeLinkResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeLinkResponse) ProtoMessage() {}
+
+func (x *ChangeLinkResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeLinkResponse.ProtoReflect.Descriptor instead.
+func (*ChangeLinkResponse) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ChangeLinkResponse) GetLinks() []*LinkReport {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
+// RunProgramRequest is one input of a program.
+type RunProgramRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The controller's term, in the first message.
+	Term uint64 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	// The deployment's ID, in the first message.
+	DeploymentId string `protobuf:"bytes,2,opt,name=deployment_id,json=deploymentId,proto3" json:"deployment_id,omitempty"`
+	// What the program is told; the first starts it.
+	Input         *ProgramInput `protobuf:"bytes,3,opt,name=input,proto3" json:"input,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunProgramRequest) Reset() {
+	*x = RunProgramRequest{}
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunProgramRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunProgramRequest) ProtoMessage() {}
+
+func (x *RunProgramRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunProgramRequest.ProtoReflect.Descriptor instead.
+func (*RunProgramRequest) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RunProgramRequest) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *RunProgramRequest) GetDeploymentId() string {
+	if x != nil {
+		return x.DeploymentId
+	}
+	return ""
+}
+
+func (x *RunProgramRequest) GetInput() *ProgramInput {
+	if x != nil {
+		return x.Input
+	}
+	return nil
+}
+
+// RunProgramResponse is one output of a program.
+type RunProgramResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What came of the program.
+	Output        *ProgramOutput `protobuf:"bytes,1,opt,name=output,proto3" json:"output,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunProgramResponse) Reset() {
+	*x = RunProgramResponse{}
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunProgramResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunProgramResponse) ProtoMessage() {}
+
+func (x *RunProgramResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunProgramResponse.ProtoReflect.Descriptor instead.
+func (*RunProgramResponse) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RunProgramResponse) GetOutput() *ProgramOutput {
+	if x != nil {
+		return x.Output
+	}
+	return nil
+}
+
 // StartTrialRequest names a deployment and the trial to run in it.
 type StartTrialRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -436,7 +760,7 @@ type StartTrialRequest struct {
 
 func (x *StartTrialRequest) Reset() {
 	*x = StartTrialRequest{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[7]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -448,7 +772,7 @@ func (x *StartTrialRequest) String() string {
 func (*StartTrialRequest) ProtoMessage() {}
 
 func (x *StartTrialRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[7]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -461,7 +785,7 @@ func (x *StartTrialRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartTrialRequest.ProtoReflect.Descriptor instead.
 func (*StartTrialRequest) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{7}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StartTrialRequest) GetTerm() uint64 {
@@ -494,7 +818,7 @@ type StartTrialResponse struct {
 
 func (x *StartTrialResponse) Reset() {
 	*x = StartTrialResponse{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[8]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -506,7 +830,7 @@ func (x *StartTrialResponse) String() string {
 func (*StartTrialResponse) ProtoMessage() {}
 
 func (x *StartTrialResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[8]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -519,7 +843,7 @@ func (x *StartTrialResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartTrialResponse.ProtoReflect.Descriptor instead.
 func (*StartTrialResponse) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{8}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{14}
 }
 
 // WatchTrialRequest names a trial.
@@ -533,7 +857,7 @@ type WatchTrialRequest struct {
 
 func (x *WatchTrialRequest) Reset() {
 	*x = WatchTrialRequest{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[9]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -545,7 +869,7 @@ func (x *WatchTrialRequest) String() string {
 func (*WatchTrialRequest) ProtoMessage() {}
 
 func (x *WatchTrialRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[9]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -558,7 +882,7 @@ func (x *WatchTrialRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTrialRequest.ProtoReflect.Descriptor instead.
 func (*WatchTrialRequest) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{9}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WatchTrialRequest) GetTrialId() string {
@@ -587,7 +911,7 @@ type WatchTrialResponse struct {
 
 func (x *WatchTrialResponse) Reset() {
 	*x = WatchTrialResponse{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[10]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -599,7 +923,7 @@ func (x *WatchTrialResponse) String() string {
 func (*WatchTrialResponse) ProtoMessage() {}
 
 func (x *WatchTrialResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[10]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -612,7 +936,7 @@ func (x *WatchTrialResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTrialResponse.ProtoReflect.Descriptor instead.
 func (*WatchTrialResponse) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{10}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WatchTrialResponse) GetTime() *timestamppb.Timestamp {
@@ -692,7 +1016,7 @@ type ExperimentStarted struct {
 
 func (x *ExperimentStarted) Reset() {
 	*x = ExperimentStarted{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[11]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -704,7 +1028,7 @@ func (x *ExperimentStarted) String() string {
 func (*ExperimentStarted) ProtoMessage() {}
 
 func (x *ExperimentStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[11]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -717,7 +1041,7 @@ func (x *ExperimentStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExperimentStarted.ProtoReflect.Descriptor instead.
 func (*ExperimentStarted) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{11}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExperimentStarted) GetExperiment() string {
@@ -740,7 +1064,7 @@ type FlowEnded struct {
 
 func (x *FlowEnded) Reset() {
 	*x = FlowEnded{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[12]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -752,7 +1076,7 @@ func (x *FlowEnded) String() string {
 func (*FlowEnded) ProtoMessage() {}
 
 func (x *FlowEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[12]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +1089,7 @@ func (x *FlowEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowEnded.ProtoReflect.Descriptor instead.
 func (*FlowEnded) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{12}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *FlowEnded) GetFlow() string {
@@ -795,7 +1119,7 @@ type TrialEnded struct {
 
 func (x *TrialEnded) Reset() {
 	*x = TrialEnded{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[13]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -807,7 +1131,7 @@ func (x *TrialEnded) String() string {
 func (*TrialEnded) ProtoMessage() {}
 
 func (x *TrialEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[13]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -820,7 +1144,7 @@ func (x *TrialEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrialEnded.ProtoReflect.Descriptor instead.
 func (*TrialEnded) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{13}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TrialEnded) GetResult() *TrialResult {
@@ -850,7 +1174,7 @@ type CancelTrialRequest struct {
 
 func (x *CancelTrialRequest) Reset() {
 	*x = CancelTrialRequest{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[14]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -862,7 +1186,7 @@ func (x *CancelTrialRequest) String() string {
 func (*CancelTrialRequest) ProtoMessage() {}
 
 func (x *CancelTrialRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[14]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -875,7 +1199,7 @@ func (x *CancelTrialRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTrialRequest.ProtoReflect.Descriptor instead.
 func (*CancelTrialRequest) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{14}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CancelTrialRequest) GetTerm() uint64 {
@@ -901,7 +1225,7 @@ type CancelTrialResponse struct {
 
 func (x *CancelTrialResponse) Reset() {
 	*x = CancelTrialResponse{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[15]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -913,7 +1237,7 @@ func (x *CancelTrialResponse) String() string {
 func (*CancelTrialResponse) ProtoMessage() {}
 
 func (x *CancelTrialResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[15]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -926,7 +1250,7 @@ func (x *CancelTrialResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTrialResponse.ProtoReflect.Descriptor instead.
 func (*CancelTrialResponse) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{15}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{21}
 }
 
 // ReadArtifactRequest names a file of a trial.
@@ -944,7 +1268,7 @@ type ReadArtifactRequest struct {
 
 func (x *ReadArtifactRequest) Reset() {
 	*x = ReadArtifactRequest{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[16]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -956,7 +1280,7 @@ func (x *ReadArtifactRequest) String() string {
 func (*ReadArtifactRequest) ProtoMessage() {}
 
 func (x *ReadArtifactRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[16]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -969,7 +1293,7 @@ func (x *ReadArtifactRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadArtifactRequest.ProtoReflect.Descriptor instead.
 func (*ReadArtifactRequest) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{16}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ReadArtifactRequest) GetTrialId() string {
@@ -1004,7 +1328,7 @@ type ReadArtifactResponse struct {
 
 func (x *ReadArtifactResponse) Reset() {
 	*x = ReadArtifactResponse{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[17]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1016,7 +1340,7 @@ func (x *ReadArtifactResponse) String() string {
 func (*ReadArtifactResponse) ProtoMessage() {}
 
 func (x *ReadArtifactResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[17]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1029,7 +1353,7 @@ func (x *ReadArtifactResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadArtifactResponse.ProtoReflect.Descriptor instead.
 func (*ReadArtifactResponse) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{17}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ReadArtifactResponse) GetData() []byte {
@@ -1052,7 +1376,7 @@ type AcknowledgeTrialRequest struct {
 
 func (x *AcknowledgeTrialRequest) Reset() {
 	*x = AcknowledgeTrialRequest{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[18]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1064,7 +1388,7 @@ func (x *AcknowledgeTrialRequest) String() string {
 func (*AcknowledgeTrialRequest) ProtoMessage() {}
 
 func (x *AcknowledgeTrialRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[18]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1077,7 +1401,7 @@ func (x *AcknowledgeTrialRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeTrialRequest.ProtoReflect.Descriptor instead.
 func (*AcknowledgeTrialRequest) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{18}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *AcknowledgeTrialRequest) GetTerm() uint64 {
@@ -1103,7 +1427,7 @@ type AcknowledgeTrialResponse struct {
 
 func (x *AcknowledgeTrialResponse) Reset() {
 	*x = AcknowledgeTrialResponse{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[19]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1115,7 +1439,7 @@ func (x *AcknowledgeTrialResponse) String() string {
 func (*AcknowledgeTrialResponse) ProtoMessage() {}
 
 func (x *AcknowledgeTrialResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[19]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1128,7 +1452,7 @@ func (x *AcknowledgeTrialResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeTrialResponse.ProtoReflect.Descriptor instead.
 func (*AcknowledgeTrialResponse) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{19}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{25}
 }
 
 // RenewLeaseRequest names a deployment.
@@ -1144,7 +1468,7 @@ type RenewLeaseRequest struct {
 
 func (x *RenewLeaseRequest) Reset() {
 	*x = RenewLeaseRequest{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[20]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1480,7 @@ func (x *RenewLeaseRequest) String() string {
 func (*RenewLeaseRequest) ProtoMessage() {}
 
 func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[20]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1493,7 @@ func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseRequest.ProtoReflect.Descriptor instead.
 func (*RenewLeaseRequest) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{20}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RenewLeaseRequest) GetTerm() uint64 {
@@ -1195,7 +1519,7 @@ type RenewLeaseResponse struct {
 
 func (x *RenewLeaseResponse) Reset() {
 	*x = RenewLeaseResponse{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[21]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1207,7 +1531,7 @@ func (x *RenewLeaseResponse) String() string {
 func (*RenewLeaseResponse) ProtoMessage() {}
 
 func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[21]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1220,7 +1544,7 @@ func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseResponse.ProtoReflect.Descriptor instead.
 func (*RenewLeaseResponse) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{21}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{27}
 }
 
 // RemoveRequest names a deployment.
@@ -1236,7 +1560,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[22]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1248,7 +1572,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[22]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1261,7 +1585,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{22}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RemoveRequest) GetTerm() uint64 {
@@ -1287,7 +1611,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[23]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1299,7 +1623,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[23]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1312,14 +1636,14 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{23}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{29}
 }
 
 var File_tcplab_v1_agent_service_proto protoreflect.FileDescriptor
 
 const file_tcplab_v1_agent_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dtcplab/v1/agent_service.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14tcplab/v1/host.proto\x1a\x13tcplab/v1/lab.proto\x1a\x15tcplab/v1/trial.proto\"\x10\n" +
+	"\x1dtcplab/v1/agent_service.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14tcplab/v1/host.proto\x1a\x13tcplab/v1/lab.proto\x1a\x17tcplab/v1/program.proto\x1a\x15tcplab/v1/trial.proto\"\x10\n" +
 	"\x0eGetHostRequest\"6\n" +
 	"\x0fGetHostResponse\x12#\n" +
 	"\x04host\x18\x01 \x01(\v2\x0f.tcplab.v1.HostR\x04host\"\xdb\x01\n" +
@@ -1343,7 +1667,24 @@ const file_tcplab_v1_agent_service_proto_rawDesc = "" +
 	"\rdeployment_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\fdeploymentId\x12C\n" +
 	"\x05limit\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x03\b\xd8\x042\x05\x10\x80\xc2\xd7/R\x05limit\"=\n" +
 	"\x0eVerifyResponse\x12+\n" +
-	"\x05links\x18\x01 \x03(\v2\x15.tcplab.v1.LinkReportR\x05links\"\x97\x01\n" +
+	"\x05links\x18\x01 \x03(\v2\x15.tcplab.v1.LinkReportR\x05links\"a\n" +
+	"\x10ReadLinksRequest\x12,\n" +
+	"\rdeployment_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\fdeploymentId\x12\x1f\n" +
+	"\x05links\x18\x02 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80@R\x05links\"@\n" +
+	"\x11ReadLinksResponse\x12+\n" +
+	"\x05links\x18\x01 \x03(\v2\x15.tcplab.v1.LinkReportR\x05links\"\x82\x01\n" +
+	"\x11ChangeLinkRequest\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x12,\n" +
+	"\rdeployment_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\fdeploymentId\x12+\n" +
+	"\x04link\x18\x03 \x01(\v2\x0f.tcplab.v1.LinkB\x06\xbaH\x03\xc8\x01\x01R\x04link\"A\n" +
+	"\x12ChangeLinkResponse\x12+\n" +
+	"\x05links\x18\x01 \x03(\v2\x15.tcplab.v1.LinkReportR\x05links\"\x83\x01\n" +
+	"\x11RunProgramRequest\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x12#\n" +
+	"\rdeployment_id\x18\x02 \x01(\tR\fdeploymentId\x125\n" +
+	"\x05input\x18\x03 \x01(\v2\x17.tcplab.v1.ProgramInputB\x06\xbaH\x03\xc8\x01\x01R\x05input\"F\n" +
+	"\x12RunProgramResponse\x120\n" +
+	"\x06output\x18\x01 \x01(\v2\x18.tcplab.v1.ProgramOutputR\x06output\"\x97\x01\n" +
 	"\x11StartTrialRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12,\n" +
 	"\rdeployment_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\fdeploymentId\x12@\n" +
@@ -1391,11 +1732,16 @@ const file_tcplab_v1_agent_service_proto_rawDesc = "" +
 	"\rRemoveRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12,\n" +
 	"\rdeployment_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\fdeploymentId\"\x10\n" +
-	"\x0eRemoveResponse2\xeb\x05\n" +
+	"\x0eRemoveResponse2\xcd\a\n" +
 	"\fAgentService\x12@\n" +
 	"\aGetHost\x12\x19.tcplab.v1.GetHostRequest\x1a\x1a.tcplab.v1.GetHostResponse\x12:\n" +
 	"\x05Apply\x12\x17.tcplab.v1.ApplyRequest\x1a\x18.tcplab.v1.ApplyResponse\x12=\n" +
-	"\x06Verify\x12\x18.tcplab.v1.VerifyRequest\x1a\x19.tcplab.v1.VerifyResponse\x12I\n" +
+	"\x06Verify\x12\x18.tcplab.v1.VerifyRequest\x1a\x19.tcplab.v1.VerifyResponse\x12F\n" +
+	"\tReadLinks\x12\x1b.tcplab.v1.ReadLinksRequest\x1a\x1c.tcplab.v1.ReadLinksResponse\x12I\n" +
+	"\n" +
+	"ChangeLink\x12\x1c.tcplab.v1.ChangeLinkRequest\x1a\x1d.tcplab.v1.ChangeLinkResponse\x12M\n" +
+	"\n" +
+	"RunProgram\x12\x1c.tcplab.v1.RunProgramRequest\x1a\x1d.tcplab.v1.RunProgramResponse(\x010\x01\x12I\n" +
 	"\n" +
 	"StartTrial\x12\x1c.tcplab.v1.StartTrialRequest\x1a\x1d.tcplab.v1.StartTrialResponse\x12K\n" +
 	"\n" +
@@ -1421,7 +1767,7 @@ func file_tcplab_v1_agent_service_proto_rawDescGZIP() []byte {
 	return file_tcplab_v1_agent_service_proto_rawDescData
 }
 
-var file_tcplab_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_tcplab_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_tcplab_v1_agent_service_proto_goTypes = []any{
 	(*GetHostRequest)(nil),           // 0: tcplab.v1.GetHostRequest
 	(*GetHostResponse)(nil),          // 1: tcplab.v1.GetHostResponse
@@ -1430,68 +1776,88 @@ var file_tcplab_v1_agent_service_proto_goTypes = []any{
 	(*DeployedNode)(nil),             // 4: tcplab.v1.DeployedNode
 	(*VerifyRequest)(nil),            // 5: tcplab.v1.VerifyRequest
 	(*VerifyResponse)(nil),           // 6: tcplab.v1.VerifyResponse
-	(*StartTrialRequest)(nil),        // 7: tcplab.v1.StartTrialRequest
-	(*StartTrialResponse)(nil),       // 8: tcplab.v1.StartTrialResponse
-	(*WatchTrialRequest)(nil),        // 9: tcplab.v1.WatchTrialRequest
-	(*WatchTrialResponse)(nil),       // 10: tcplab.v1.WatchTrialResponse
-	(*ExperimentStarted)(nil),        // 11: tcplab.v1.ExperimentStarted
-	(*FlowEnded)(nil),                // 12: tcplab.v1.FlowEnded
-	(*TrialEnded)(nil),               // 13: tcplab.v1.TrialEnded
-	(*CancelTrialRequest)(nil),       // 14: tcplab.v1.CancelTrialRequest
-	(*CancelTrialResponse)(nil),      // 15: tcplab.v1.CancelTrialResponse
-	(*ReadArtifactRequest)(nil),      // 16: tcplab.v1.ReadArtifactRequest
-	(*ReadArtifactResponse)(nil),     // 17: tcplab.v1.ReadArtifactResponse
-	(*AcknowledgeTrialRequest)(nil),  // 18: tcplab.v1.AcknowledgeTrialRequest
-	(*AcknowledgeTrialResponse)(nil), // 19: tcplab.v1.AcknowledgeTrialResponse
-	(*RenewLeaseRequest)(nil),        // 20: tcplab.v1.RenewLeaseRequest
-	(*RenewLeaseResponse)(nil),       // 21: tcplab.v1.RenewLeaseResponse
-	(*RemoveRequest)(nil),            // 22: tcplab.v1.RemoveRequest
-	(*RemoveResponse)(nil),           // 23: tcplab.v1.RemoveResponse
-	(*Host)(nil),                     // 24: tcplab.v1.Host
-	(*Lab)(nil),                      // 25: tcplab.v1.Lab
-	(*durationpb.Duration)(nil),      // 26: google.protobuf.Duration
-	(*LinkReport)(nil),               // 27: tcplab.v1.LinkReport
-	(*timestamppb.Timestamp)(nil),    // 28: google.protobuf.Timestamp
-	(*TrialResult)(nil),              // 29: tcplab.v1.TrialResult
+	(*ReadLinksRequest)(nil),         // 7: tcplab.v1.ReadLinksRequest
+	(*ReadLinksResponse)(nil),        // 8: tcplab.v1.ReadLinksResponse
+	(*ChangeLinkRequest)(nil),        // 9: tcplab.v1.ChangeLinkRequest
+	(*ChangeLinkResponse)(nil),       // 10: tcplab.v1.ChangeLinkResponse
+	(*RunProgramRequest)(nil),        // 11: tcplab.v1.RunProgramRequest
+	(*RunProgramResponse)(nil),       // 12: tcplab.v1.RunProgramResponse
+	(*StartTrialRequest)(nil),        // 13: tcplab.v1.StartTrialRequest
+	(*StartTrialResponse)(nil),       // 14: tcplab.v1.StartTrialResponse
+	(*WatchTrialRequest)(nil),        // 15: tcplab.v1.WatchTrialRequest
+	(*WatchTrialResponse)(nil),       // 16: tcplab.v1.WatchTrialResponse
+	(*ExperimentStarted)(nil),        // 17: tcplab.v1.ExperimentStarted
+	(*FlowEnded)(nil),                // 18: tcplab.v1.FlowEnded
+	(*TrialEnded)(nil),               // 19: tcplab.v1.TrialEnded
+	(*CancelTrialRequest)(nil),       // 20: tcplab.v1.CancelTrialRequest
+	(*CancelTrialResponse)(nil),      // 21: tcplab.v1.CancelTrialResponse
+	(*ReadArtifactRequest)(nil),      // 22: tcplab.v1.ReadArtifactRequest
+	(*ReadArtifactResponse)(nil),     // 23: tcplab.v1.ReadArtifactResponse
+	(*AcknowledgeTrialRequest)(nil),  // 24: tcplab.v1.AcknowledgeTrialRequest
+	(*AcknowledgeTrialResponse)(nil), // 25: tcplab.v1.AcknowledgeTrialResponse
+	(*RenewLeaseRequest)(nil),        // 26: tcplab.v1.RenewLeaseRequest
+	(*RenewLeaseResponse)(nil),       // 27: tcplab.v1.RenewLeaseResponse
+	(*RemoveRequest)(nil),            // 28: tcplab.v1.RemoveRequest
+	(*RemoveResponse)(nil),           // 29: tcplab.v1.RemoveResponse
+	(*Host)(nil),                     // 30: tcplab.v1.Host
+	(*Lab)(nil),                      // 31: tcplab.v1.Lab
+	(*durationpb.Duration)(nil),      // 32: google.protobuf.Duration
+	(*LinkReport)(nil),               // 33: tcplab.v1.LinkReport
+	(*Link)(nil),                     // 34: tcplab.v1.Link
+	(*ProgramInput)(nil),             // 35: tcplab.v1.ProgramInput
+	(*ProgramOutput)(nil),            // 36: tcplab.v1.ProgramOutput
+	(*timestamppb.Timestamp)(nil),    // 37: google.protobuf.Timestamp
+	(*TrialResult)(nil),              // 38: tcplab.v1.TrialResult
 }
 var file_tcplab_v1_agent_service_proto_depIdxs = []int32{
-	24, // 0: tcplab.v1.GetHostResponse.host:type_name -> tcplab.v1.Host
-	25, // 1: tcplab.v1.ApplyRequest.lab:type_name -> tcplab.v1.Lab
-	26, // 2: tcplab.v1.ApplyRequest.lease:type_name -> google.protobuf.Duration
+	30, // 0: tcplab.v1.GetHostResponse.host:type_name -> tcplab.v1.Host
+	31, // 1: tcplab.v1.ApplyRequest.lab:type_name -> tcplab.v1.Lab
+	32, // 2: tcplab.v1.ApplyRequest.lease:type_name -> google.protobuf.Duration
 	4,  // 3: tcplab.v1.ApplyResponse.nodes:type_name -> tcplab.v1.DeployedNode
-	27, // 4: tcplab.v1.ApplyResponse.links:type_name -> tcplab.v1.LinkReport
-	26, // 5: tcplab.v1.VerifyRequest.limit:type_name -> google.protobuf.Duration
-	27, // 6: tcplab.v1.VerifyResponse.links:type_name -> tcplab.v1.LinkReport
-	28, // 7: tcplab.v1.WatchTrialResponse.time:type_name -> google.protobuf.Timestamp
-	11, // 8: tcplab.v1.WatchTrialResponse.experiment_started:type_name -> tcplab.v1.ExperimentStarted
-	12, // 9: tcplab.v1.WatchTrialResponse.flow_ended:type_name -> tcplab.v1.FlowEnded
-	13, // 10: tcplab.v1.WatchTrialResponse.trial_ended:type_name -> tcplab.v1.TrialEnded
-	29, // 11: tcplab.v1.TrialEnded.result:type_name -> tcplab.v1.TrialResult
-	0,  // 12: tcplab.v1.AgentService.GetHost:input_type -> tcplab.v1.GetHostRequest
-	2,  // 13: tcplab.v1.AgentService.Apply:input_type -> tcplab.v1.ApplyRequest
-	5,  // 14: tcplab.v1.AgentService.Verify:input_type -> tcplab.v1.VerifyRequest
-	7,  // 15: tcplab.v1.AgentService.StartTrial:input_type -> tcplab.v1.StartTrialRequest
-	9,  // 16: tcplab.v1.AgentService.WatchTrial:input_type -> tcplab.v1.WatchTrialRequest
-	14, // 17: tcplab.v1.AgentService.CancelTrial:input_type -> tcplab.v1.CancelTrialRequest
-	16, // 18: tcplab.v1.AgentService.ReadArtifact:input_type -> tcplab.v1.ReadArtifactRequest
-	18, // 19: tcplab.v1.AgentService.AcknowledgeTrial:input_type -> tcplab.v1.AcknowledgeTrialRequest
-	20, // 20: tcplab.v1.AgentService.RenewLease:input_type -> tcplab.v1.RenewLeaseRequest
-	22, // 21: tcplab.v1.AgentService.Remove:input_type -> tcplab.v1.RemoveRequest
-	1,  // 22: tcplab.v1.AgentService.GetHost:output_type -> tcplab.v1.GetHostResponse
-	3,  // 23: tcplab.v1.AgentService.Apply:output_type -> tcplab.v1.ApplyResponse
-	6,  // 24: tcplab.v1.AgentService.Verify:output_type -> tcplab.v1.VerifyResponse
-	8,  // 25: tcplab.v1.AgentService.StartTrial:output_type -> tcplab.v1.StartTrialResponse
-	10, // 26: tcplab.v1.AgentService.WatchTrial:output_type -> tcplab.v1.WatchTrialResponse
-	15, // 27: tcplab.v1.AgentService.CancelTrial:output_type -> tcplab.v1.CancelTrialResponse
-	17, // 28: tcplab.v1.AgentService.ReadArtifact:output_type -> tcplab.v1.ReadArtifactResponse
-	19, // 29: tcplab.v1.AgentService.AcknowledgeTrial:output_type -> tcplab.v1.AcknowledgeTrialResponse
-	21, // 30: tcplab.v1.AgentService.RenewLease:output_type -> tcplab.v1.RenewLeaseResponse
-	23, // 31: tcplab.v1.AgentService.Remove:output_type -> tcplab.v1.RemoveResponse
-	22, // [22:32] is the sub-list for method output_type
-	12, // [12:22] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	33, // 4: tcplab.v1.ApplyResponse.links:type_name -> tcplab.v1.LinkReport
+	32, // 5: tcplab.v1.VerifyRequest.limit:type_name -> google.protobuf.Duration
+	33, // 6: tcplab.v1.VerifyResponse.links:type_name -> tcplab.v1.LinkReport
+	33, // 7: tcplab.v1.ReadLinksResponse.links:type_name -> tcplab.v1.LinkReport
+	34, // 8: tcplab.v1.ChangeLinkRequest.link:type_name -> tcplab.v1.Link
+	33, // 9: tcplab.v1.ChangeLinkResponse.links:type_name -> tcplab.v1.LinkReport
+	35, // 10: tcplab.v1.RunProgramRequest.input:type_name -> tcplab.v1.ProgramInput
+	36, // 11: tcplab.v1.RunProgramResponse.output:type_name -> tcplab.v1.ProgramOutput
+	37, // 12: tcplab.v1.WatchTrialResponse.time:type_name -> google.protobuf.Timestamp
+	17, // 13: tcplab.v1.WatchTrialResponse.experiment_started:type_name -> tcplab.v1.ExperimentStarted
+	18, // 14: tcplab.v1.WatchTrialResponse.flow_ended:type_name -> tcplab.v1.FlowEnded
+	19, // 15: tcplab.v1.WatchTrialResponse.trial_ended:type_name -> tcplab.v1.TrialEnded
+	38, // 16: tcplab.v1.TrialEnded.result:type_name -> tcplab.v1.TrialResult
+	0,  // 17: tcplab.v1.AgentService.GetHost:input_type -> tcplab.v1.GetHostRequest
+	2,  // 18: tcplab.v1.AgentService.Apply:input_type -> tcplab.v1.ApplyRequest
+	5,  // 19: tcplab.v1.AgentService.Verify:input_type -> tcplab.v1.VerifyRequest
+	7,  // 20: tcplab.v1.AgentService.ReadLinks:input_type -> tcplab.v1.ReadLinksRequest
+	9,  // 21: tcplab.v1.AgentService.ChangeLink:input_type -> tcplab.v1.ChangeLinkRequest
+	11, // 22: tcplab.v1.AgentService.RunProgram:input_type -> tcplab.v1.RunProgramRequest
+	13, // 23: tcplab.v1.AgentService.StartTrial:input_type -> tcplab.v1.StartTrialRequest
+	15, // 24: tcplab.v1.AgentService.WatchTrial:input_type -> tcplab.v1.WatchTrialRequest
+	20, // 25: tcplab.v1.AgentService.CancelTrial:input_type -> tcplab.v1.CancelTrialRequest
+	22, // 26: tcplab.v1.AgentService.ReadArtifact:input_type -> tcplab.v1.ReadArtifactRequest
+	24, // 27: tcplab.v1.AgentService.AcknowledgeTrial:input_type -> tcplab.v1.AcknowledgeTrialRequest
+	26, // 28: tcplab.v1.AgentService.RenewLease:input_type -> tcplab.v1.RenewLeaseRequest
+	28, // 29: tcplab.v1.AgentService.Remove:input_type -> tcplab.v1.RemoveRequest
+	1,  // 30: tcplab.v1.AgentService.GetHost:output_type -> tcplab.v1.GetHostResponse
+	3,  // 31: tcplab.v1.AgentService.Apply:output_type -> tcplab.v1.ApplyResponse
+	6,  // 32: tcplab.v1.AgentService.Verify:output_type -> tcplab.v1.VerifyResponse
+	8,  // 33: tcplab.v1.AgentService.ReadLinks:output_type -> tcplab.v1.ReadLinksResponse
+	10, // 34: tcplab.v1.AgentService.ChangeLink:output_type -> tcplab.v1.ChangeLinkResponse
+	12, // 35: tcplab.v1.AgentService.RunProgram:output_type -> tcplab.v1.RunProgramResponse
+	14, // 36: tcplab.v1.AgentService.StartTrial:output_type -> tcplab.v1.StartTrialResponse
+	16, // 37: tcplab.v1.AgentService.WatchTrial:output_type -> tcplab.v1.WatchTrialResponse
+	21, // 38: tcplab.v1.AgentService.CancelTrial:output_type -> tcplab.v1.CancelTrialResponse
+	23, // 39: tcplab.v1.AgentService.ReadArtifact:output_type -> tcplab.v1.ReadArtifactResponse
+	25, // 40: tcplab.v1.AgentService.AcknowledgeTrial:output_type -> tcplab.v1.AcknowledgeTrialResponse
+	27, // 41: tcplab.v1.AgentService.RenewLease:output_type -> tcplab.v1.RenewLeaseResponse
+	29, // 42: tcplab.v1.AgentService.Remove:output_type -> tcplab.v1.RemoveResponse
+	30, // [30:43] is the sub-list for method output_type
+	17, // [17:30] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_agent_service_proto_init() }
@@ -1501,8 +1867,9 @@ func file_tcplab_v1_agent_service_proto_init() {
 	}
 	file_tcplab_v1_host_proto_init()
 	file_tcplab_v1_lab_proto_init()
+	file_tcplab_v1_program_proto_init()
 	file_tcplab_v1_trial_proto_init()
-	file_tcplab_v1_agent_service_proto_msgTypes[10].OneofWrappers = []any{
+	file_tcplab_v1_agent_service_proto_msgTypes[16].OneofWrappers = []any{
 		(*WatchTrialResponse_ExperimentStarted)(nil),
 		(*WatchTrialResponse_FlowEnded)(nil),
 		(*WatchTrialResponse_TrialEnded)(nil),
@@ -1513,7 +1880,7 @@ func file_tcplab_v1_agent_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tcplab_v1_agent_service_proto_rawDesc), len(file_tcplab_v1_agent_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

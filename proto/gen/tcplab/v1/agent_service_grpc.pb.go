@@ -22,6 +22,9 @@ const (
 	AgentService_GetHost_FullMethodName          = "/tcplab.v1.AgentService/GetHost"
 	AgentService_Apply_FullMethodName            = "/tcplab.v1.AgentService/Apply"
 	AgentService_Verify_FullMethodName           = "/tcplab.v1.AgentService/Verify"
+	AgentService_ReadLinks_FullMethodName        = "/tcplab.v1.AgentService/ReadLinks"
+	AgentService_ChangeLink_FullMethodName       = "/tcplab.v1.AgentService/ChangeLink"
+	AgentService_RunProgram_FullMethodName       = "/tcplab.v1.AgentService/RunProgram"
 	AgentService_StartTrial_FullMethodName       = "/tcplab.v1.AgentService/StartTrial"
 	AgentService_WatchTrial_FullMethodName       = "/tcplab.v1.AgentService/WatchTrial"
 	AgentService_CancelTrial_FullMethodName      = "/tcplab.v1.AgentService/CancelTrial"
@@ -54,6 +57,16 @@ type AgentServiceClient interface {
 	// it, reads it back, and re-arms the links: random generators, numbers of packets, traces, schedules
 	// and counters start anew.
 	Verify(ctx context.Context, in *VerifyRequest, opts ...grpc.CallOption) (*VerifyResponse, error)
+	// ReadLinks reads back what is in force on a deployment's links, and what they have counted.
+	ReadLinks(ctx context.Context, in *ReadLinksRequest, opts ...grpc.CallOption) (*ReadLinksResponse, error)
+	// ChangeLink changes both directions of a link while traffic flows: whole or
+	// not at all. Errors: INVALID_ARGUMENT for shapes that contradict themselves,
+	// FAILED_PRECONDITION where the link's engine cannot change it so, or the
+	// deployment is in use.
+	ChangeLink(ctx context.Context, in *ChangeLinkRequest, opts ...grpc.CallOption) (*ChangeLinkResponse, error)
+	// RunProgram runs a program in a node of a deployment. The program and all
+	// that it started is killed with the stream and with the deployment.
+	RunProgram(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[RunProgramRequest, RunProgramResponse], error)
 	// StartTrial starts a deployment's experiments and returns. One trial at a
 	// time runs in a deployment.
 	StartTrial(ctx context.Context, in *StartTrialRequest, opts ...grpc.CallOption) (*StartTrialResponse, error)
@@ -112,6 +125,39 @@ func (c *agentServiceClient) Verify(ctx context.Context, in *VerifyRequest, opts
 	return out, nil
 }
 
+func (c *agentServiceClient) ReadLinks(ctx context.Context, in *ReadLinksRequest, opts ...grpc.CallOption) (*ReadLinksResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReadLinksResponse)
+	err := c.cc.Invoke(ctx, AgentService_ReadLinks_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentServiceClient) ChangeLink(ctx context.Context, in *ChangeLinkRequest, opts ...grpc.CallOption) (*ChangeLinkResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ChangeLinkResponse)
+	err := c.cc.Invoke(ctx, AgentService_ChangeLink_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentServiceClient) RunProgram(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[RunProgramRequest, RunProgramResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[0], AgentService_RunProgram_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RunProgramRequest, RunProgramResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_RunProgramClient = grpc.BidiStreamingClient[RunProgramRequest, RunProgramResponse]
+
 func (c *agentServiceClient) StartTrial(ctx context.Context, in *StartTrialRequest, opts ...grpc.CallOption) (*StartTrialResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(StartTrialResponse)
@@ -124,7 +170,7 @@ func (c *agentServiceClient) StartTrial(ctx context.Context, in *StartTrialReque
 
 func (c *agentServiceClient) WatchTrial(ctx context.Context, in *WatchTrialRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTrialResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[0], AgentService_WatchTrial_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[1], AgentService_WatchTrial_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +199,7 @@ func (c *agentServiceClient) CancelTrial(ctx context.Context, in *CancelTrialReq
 
 func (c *agentServiceClient) ReadArtifact(ctx context.Context, in *ReadArtifactRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadArtifactResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[1], AgentService_ReadArtifact_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[2], AgentService_ReadArtifact_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -223,6 +269,16 @@ type AgentServiceServer interface {
 	// it, reads it back, and re-arms the links: random generators, numbers of packets, traces, schedules
 	// and counters start anew.
 	Verify(context.Context, *VerifyRequest) (*VerifyResponse, error)
+	// ReadLinks reads back what is in force on a deployment's links, and what they have counted.
+	ReadLinks(context.Context, *ReadLinksRequest) (*ReadLinksResponse, error)
+	// ChangeLink changes both directions of a link while traffic flows: whole or
+	// not at all. Errors: INVALID_ARGUMENT for shapes that contradict themselves,
+	// FAILED_PRECONDITION where the link's engine cannot change it so, or the
+	// deployment is in use.
+	ChangeLink(context.Context, *ChangeLinkRequest) (*ChangeLinkResponse, error)
+	// RunProgram runs a program in a node of a deployment. The program and all
+	// that it started is killed with the stream and with the deployment.
+	RunProgram(grpc.BidiStreamingServer[RunProgramRequest, RunProgramResponse]) error
 	// StartTrial starts a deployment's experiments and returns. One trial at a
 	// time runs in a deployment.
 	StartTrial(context.Context, *StartTrialRequest) (*StartTrialResponse, error)
@@ -259,6 +315,15 @@ func (UnimplementedAgentServiceServer) Apply(context.Context, *ApplyRequest) (*A
 }
 func (UnimplementedAgentServiceServer) Verify(context.Context, *VerifyRequest) (*VerifyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Verify not implemented")
+}
+func (UnimplementedAgentServiceServer) ReadLinks(context.Context, *ReadLinksRequest) (*ReadLinksResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReadLinks not implemented")
+}
+func (UnimplementedAgentServiceServer) ChangeLink(context.Context, *ChangeLinkRequest) (*ChangeLinkResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ChangeLink not implemented")
+}
+func (UnimplementedAgentServiceServer) RunProgram(grpc.BidiStreamingServer[RunProgramRequest, RunProgramResponse]) error {
+	return status.Error(codes.Unimplemented, "method RunProgram not implemented")
 }
 func (UnimplementedAgentServiceServer) StartTrial(context.Context, *StartTrialRequest) (*StartTrialResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method StartTrial not implemented")
@@ -355,6 +420,49 @@ func _AgentService_Verify_Handler(srv interface{}, ctx context.Context, dec func
 	}
 	return interceptor(ctx, in, info, handler)
 }
+
+func _AgentService_ReadLinks_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReadLinksRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).ReadLinks(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_ReadLinks_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).ReadLinks(ctx, req.(*ReadLinksRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentService_ChangeLink_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ChangeLinkRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).ChangeLink(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_ChangeLink_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).ChangeLink(ctx, req.(*ChangeLinkRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentService_RunProgram_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(AgentServiceServer).RunProgram(&grpc.GenericServerStream[RunProgramRequest, RunProgramResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_RunProgramServer = grpc.BidiStreamingServer[RunProgramRequest, RunProgramResponse]
 
 func _AgentService_StartTrial_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(StartTrialRequest)
@@ -488,6 +596,14 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _AgentService_Verify_Handler,
 		},
 		{
+			MethodName: "ReadLinks",
+			Handler:    _AgentService_ReadLinks_Handler,
+		},
+		{
+			MethodName: "ChangeLink",
+			Handler:    _AgentService_ChangeLink_Handler,
+		},
+		{
 			MethodName: "StartTrial",
 			Handler:    _AgentService_StartTrial_Handler,
 		},
@@ -509,6 +625,12 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 		},
 	},
 	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "RunProgram",
+			Handler:       _AgentService_RunProgram_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
 		{
 			StreamName:    "WatchTrial",
 			Handler:       _AgentService_WatchTrial_Handler,

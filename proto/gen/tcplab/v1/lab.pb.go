@@ -325,8 +325,8 @@ type Lab struct {
 	Nodes []*Node `protobuf:"bytes,4,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	// Links, with unique names.
 	Links []*Link `protobuf:"bytes,5,rep,name=links,proto3" json:"links,omitempty"`
-	// Experiments, run one after another in each trial; at least one flow in
-	// all.
+	// Experiments, run one after another in each trial. A lab without any can stand,
+	// but not be run.
 	Experiments []*Experiment `protobuf:"bytes,6,rep,name=experiments,proto3" json:"experiments,omitempty"`
 	// What theory predicts and how far the measurement may differ.
 	Expectations []*Expectation `protobuf:"bytes,7,rep,name=expectations,proto3" json:"expectations,omitempty"`

@@ -251,7 +251,8 @@ type LinkReport struct {
 	Verdict LinkVerdict `protobuf:"varint,6,opt,name=verdict,proto3,enum=tcplab.v1.LinkVerdict" json:"verdict,omitempty"`
 	// Why, with both figures, where the verdict is not PASSED.
 	Detail string `protobuf:"bytes,7,opt,name=detail,proto3" json:"detail,omitempty"`
-	// What the direction did during the experiments; unset before them.
+	// What the direction did during the experiments; unset before them. Of a
+	// deployment: since it was verified.
 	Counters *LinkCounters `protobuf:"bytes,8,opt,name=counters,proto3" json:"counters,omitempty"`
 	// Name of the path; empty: the direction's own shape.
 	Path string `protobuf:"bytes,9,opt,name=path,proto3" json:"path,omitempty"`
@@ -616,7 +617,9 @@ type LinkCounters struct {
 	// Frames that overtook others because the shape asks for it.
 	Reordered uint64 `protobuf:"varint,10,opt,name=reordered,proto3" json:"reordered,omitempty"`
 	// Frames that a queue discipline dropped before its queue was full.
-	Early         uint64 `protobuf:"varint,11,opt,name=early,proto3" json:"early,omitempty"`
+	Early uint64 `protobuf:"varint,11,opt,name=early,proto3" json:"early,omitempty"`
+	// Frames that wait for the bottleneck now; in a trial's result: at its end.
+	Queued        uint32 `protobuf:"varint,12,opt,name=queued,proto3" json:"queued,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -724,6 +727,13 @@ func (x *LinkCounters) GetReordered() uint64 {
 func (x *LinkCounters) GetEarly() uint64 {
 	if x != nil {
 		return x.Early
+	}
+	return 0
+}
+
+func (x *LinkCounters) GetQueued() uint32 {
+	if x != nil {
+		return x.Queued
 	}
 	return 0
 }
@@ -1605,7 +1615,7 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\n" +
 	"duplicated\x18\x06 \x01(\x01R\n" +
 	"duplicated\x12\x1c\n" +
-	"\tcorrupted\x18\a \x01(\x01R\tcorrupted\"\xb9\x02\n" +
+	"\tcorrupted\x18\a \x01(\x01R\tcorrupted\"\xd1\x02\n" +
 	"\fLinkCounters\x12\x1a\n" +
 	"\breceived\x18\x01 \x01(\x04R\breceived\x12\x1c\n" +
 	"\tdelivered\x18\x02 \x01(\x04R\tdelivered\x12\x12\n" +
@@ -1621,7 +1631,8 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\tcorrupted\x18\t \x01(\x04R\tcorrupted\x12\x1c\n" +
 	"\treordered\x18\n" +
 	" \x01(\x04R\treordered\x12\x14\n" +
-	"\x05early\x18\v \x01(\x04R\x05early\"\xe8\x02\n" +
+	"\x05early\x18\v \x01(\x04R\x05early\x12\x16\n" +
+	"\x06queued\x18\f \x01(\rR\x06queued\"\xe8\x02\n" +
 	"\n" +
 	"FlowResult\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
