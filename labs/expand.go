@@ -34,6 +34,30 @@ type Override struct {
 // still to be assigned. The error is [Problems], those of the first point that
 // has any.
 func (f *File) Expand(overrides []Override) ([]*tcplabv1.Lab, error) {
+	return f.expand(overrides, toRun)
+}
+
+// Stand makes the Lab of the one parameter point at which a lab shall stand. It need not have
+// experiments (see [ValidateStanding]); where a parameter is swept the error says
+// which is to be chosen.
+func (f *File) Stand(overrides []Override) (*tcplabv1.Lab, error) {
+	r := &report{}
+	for _, p := range f.override(overrides, r) {
+		if len(p.values) > 1 {
+			r.add(p.values[0].at, "choose one: --set "+p.name+"="+p.values[0].text, "a lab stands at one point, and %q has %d values", p.name, len(p.values))
+		}
+	}
+	if err := r.err(); err != nil {
+		return nil, err
+	}
+	all, err := f.expand(overrides, toStand)
+	if err != nil {
+		return nil, err
+	}
+	return all[0], nil
+}
+
+func (f *File) expand(overrides []Override, to purpose) ([]*tcplabv1.Lab, error) {
 	r := &report{}
 	params := f.override(overrides, r)
 	points := f.boundSweep(params, r)
@@ -41,7 +65,7 @@ func (f *File) Expand(overrides []Override) ([]*tcplabv1.Lab, error) {
 		return nil, err
 	}
 	labs := make([]*tcplabv1.Lab, 0, points)
-	e := expansion{file: f, checked: make(map[string]bool), files: newAttachments(f.source.Attachments)}
+	e := expansion{file: f, purpose: to, checked: make(map[string]bool), files: newAttachments(f.source.Attachments)}
 	choice := make([]int, len(params))
 	size := 0
 	for {
@@ -67,6 +91,7 @@ func (f *File) Expand(overrides []Override) ([]*tcplabv1.Lab, error) {
 // expansion is what the points of a file have in common.
 type expansion struct {
 	file    *File
+	purpose purpose
 	checked map[string]bool // expectations that were, by what their types depend on
 	files   *attachments
 }
@@ -211,7 +236,7 @@ func (e *expansion) at(params paramList, choice []int) (*tcplabv1.Lab, error) {
 		return nil, err
 	}
 	Complete(lab)
-	c.tell(validateAll(lab, e.checked))
+	c.tell(validateAll(lab, e.purpose, e.checked))
 	if err := r.err(); err != nil {
 		return nil, err
 	}

@@ -13,7 +13,7 @@ type labSpec struct {
 	Topology    topologyList     `yaml:"topology" jsonschema_description:"The usual topologies: nodes and links by a few words. One, or a list."`
 	Nodes       nodeList         `yaml:"nodes" jsonschema_description:"The nodes: a list of names (endpoints), or a mapping from names to what they are. client[1-10] is ten nodes. Needed without a topology."`
 	Links       []linkSpec       `yaml:"links" jsonschema_description:"The links between nodes."`
-	Experiments []experimentSpec `yaml:"experiments" jsonschema:"required" jsonschema_description:"The experiments, run one after another in each trial."`
+	Experiments []experimentSpec `yaml:"experiments" jsonschema_description:"The experiments, run one after another in each trial. A lab without any can stand (tcplab up), but not be run."`
 	Repeat      *count           `yaml:"repeat" jsonschema_description:"Repetitions of each parameter point, 1 to 1000. Default 1."`
 	Expect      []expectSpec     `yaml:"expect" jsonschema_description:"What theory predicts, and how far the measurement may differ."`
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
@@ -223,6 +224,53 @@ func TestOverrideProblems(t *testing.T) {
 			}
 			if diff := cmp.Diff(tt.want, err.Error()); diff != "" {
 				t.Error(diff)
+			}
+		})
+	}
+}
+
+// A lab may stand without experiments, at one point; nothing else is let go.
+func TestStand(t *testing.T) {
+	bare := func(lines string) *File {
+		f, err := Parse(Source{Name: "lab.yaml", Content: []byte("name: bare\nparams: {rtt: [10ms, 20ms]}\nnodes: [client, server]\n" + lines)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	f := bare("links: [{between: [client, server], rtt: \"${rtt}\"}]\n")
+	one := []Override{{Name: "rtt", Values: []string{"30ms"}}}
+	l, err := f.Stand(one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.GetLinks()[0].GetForward().GetShape().GetDelay().AsDuration() != 15*time.Millisecond || ValidateStanding(l) != nil {
+		t.Errorf("it stands as %v", l)
+	}
+	if err := Validate(l); err == nil || !strings.Contains(err.Error(), "no experiments") {
+		t.Errorf("to be run it is %v", err)
+	}
+	for name, test := range map[string]struct {
+		file *File
+		over []Override
+		run  bool
+		want string
+	}{
+		"a sweep":              {f, nil, false, `lab.yaml:2:16: a lab stands at one point, and "rtt" has 2 values (choose one: --set rtt=10ms)`},
+		"a sweep of overrides": {f, []Override{{Name: "rtt", Values: []string{"1ms", "2ms"}}}, false, "--set: a lab stands at one point"},
+		"an unknown node":      {bare("links: [{between: [client, sever]}]\n"), one, false, "unknown node"},
+		"to be run":            {f, one, true, "the lab has no experiments"},
+		"unknown parameter":    {f, []Override{{Name: "no", Values: []string{"1ms"}}}, false, "unknown parameter"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var err error
+			if test.run {
+				_, err = test.file.Expand(test.over)
+			} else {
+				_, err = test.file.Stand(test.over)
+			}
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%v, want %s", err, test.want)
 			}
 		})
 	}

@@ -55,12 +55,26 @@ func (vs Violations) Error() string {
 // expectations type-check. What [Assign] fills in may be missing, what
 // [Complete] does may not where the contract wants it. The error is [Violations].
 func Validate(lab *tcplabv1.Lab) error {
-	return validateAll(lab, make(map[string]bool))
+	return validateAll(lab, toRun, make(map[string]bool))
 }
 
+// ValidateStanding is [Validate] for a lab that shall stand and not be run: it
+// need not have experiments.
+func ValidateStanding(lab *tcplabv1.Lab) error {
+	return validateAll(lab, toStand, make(map[string]bool))
+}
+
+// purpose is what a lab is for.
+type purpose bool
+
+const (
+	toRun   purpose = false // it needs experiments
+	toStand purpose = true  // it may do without
+)
+
 // validateAll is Validate, but for expectations that are in checked already.
-func validateAll(lab *tcplabv1.Lab, checked map[string]bool) error {
-	v := &validation{lab: lab, nodes: make(map[string]*tcplabv1.Node)}
+func validateAll(lab *tcplabv1.Lab, to purpose, checked map[string]bool) error {
+	v := &validation{lab: lab, purpose: to, nodes: make(map[string]*tcplabv1.Node)}
 	v.names()
 	v.links()
 	v.addresses()
@@ -77,9 +91,10 @@ func validateAll(lab *tcplabv1.Lab, checked map[string]bool) error {
 }
 
 type validation struct {
-	lab   *tcplabv1.Lab
-	nodes map[string]*tcplabv1.Node // by name
-	found Violations
+	lab     *tcplabv1.Lab
+	purpose purpose
+	nodes   map[string]*tcplabv1.Node // by name
+	found   Violations
 }
 
 func (v *validation) add(field, hint, format string, args ...any) {
@@ -224,8 +239,8 @@ func (v *validation) known(field, name string) bool {
 }
 
 func (v *validation) experiments() {
-	if len(v.lab.GetExperiments()) == 0 {
-		v.add("experiments", "a lab needs at least one flow", "the lab has no experiments")
+	if len(v.lab.GetExperiments()) == 0 && v.purpose == toRun {
+		v.add("experiments", "a run needs at least one flow; without any the lab can stand: tcplab up", "the lab has no experiments")
 	}
 	reach := newReach(v.lab)
 	names, flows := make(map[string]bool), make(map[string]bool)
