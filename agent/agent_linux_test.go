@@ -91,15 +91,23 @@ func twoNodes(t testing.TB, shape *tcplabv1.Shape, flows ...*tcplabv1.Flow) *tcp
 			Forward:  &tcplabv1.Direction{Shape: shape, Seed: 1},
 			Backward: &tcplabv1.Direction{Shape: proto.CloneOf(shape), Seed: 2},
 		}},
-		Experiments: []*tcplabv1.Experiment{{Flows: flows}},
+		Experiments: experimentsOf(flows),
 	})
+}
+
+// experimentsOf is one experiment of the flows, or none.
+func experimentsOf(flows []*tcplabv1.Flow) []*tcplabv1.Experiment {
+	if len(flows) == 0 {
+		return nil
+	}
+	return []*tcplabv1.Experiment{{Flows: flows}}
 }
 
 // complete does to a lab what a controller does.
 func complete(t testing.TB, lab *tcplabv1.Lab) *tcplabv1.Lab {
 	t.Helper()
 	labs.Complete(lab)
-	if err := errors.Join(labs.Validate(lab), labs.Assign(lab, nil)); err != nil {
+	if err := errors.Join(labs.ValidateStanding(lab), labs.Assign(lab, nil)); err != nil {
 		t.Fatal(err)
 	}
 	return lab

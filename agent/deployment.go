@@ -38,7 +38,8 @@ type deployment struct {
 	response *tcplabv1.ApplyResponse
 
 	removal sync.Once
-	gone    chan struct{} // closed when nothing of it is left
+	uses    sync.WaitGroup // of what stands, beside that which has it busy
+	gone    chan struct{}  // closed when nothing of it is left
 
 	played []played // since the links were last re-armed; whose the deployment is while it is busy
 
@@ -101,7 +102,7 @@ func (d *deployment) check() (err error) {
 		Name: d.lab.GetName(), Title: d.lab.GetTitle(), Point: d.lab.GetPoint(), Nodes: d.lab.GetNodes(),
 		Links: d.lab.GetLinks(), Experiments: d.lab.GetExperiments(), Repeat: d.lab.GetRepeat(),
 	}
-	err = labs.Validate(body)
+	err = labs.ValidateStanding(body)
 	if broken, ok := errors.AsType[labs.Violations](err); ok {
 		invalid := rpcerr.New(codes.InvalidArgument, rpcerr.LabInvalid, "", "lab %s: %w", d.lab.GetName(), err)
 		for _, v := range broken {
@@ -193,7 +194,7 @@ func (d *deployment) occupy(use string) (release func(), err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.life.Err() != nil {
-		return nil, rpcerr.New(codes.NotFound, rpcerr.NotFound, "", "deployment %s is being removed", d.id)
+		return nil, d.removed()
 	}
 	if d.idle != nil {
 		return nil, rpcerr.New(codes.FailedPrecondition, rpcerr.Busy, "Wait until it has ended, or cancel it.",
@@ -234,6 +235,23 @@ func (d *deployment) hold() (resume func() error, err error) {
 	return resume, nil
 }
 
+// enter keeps what stands for one of any number of uses at a time, until leave. The use
+// ends with the deployment's life.
+func (d *deployment) enter() (leave func(), err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.life.Err() != nil {
+		return nil, d.removed()
+	}
+	d.uses.Add(1)
+	return d.uses.Done, nil
+}
+
+// removed is the error of a use that comes too late.
+func (d *deployment) removed() error {
+	return rpcerr.New(codes.NotFound, rpcerr.NotFound, "", "deployment %s is being removed", d.id)
+}
+
 // verified is a copy of the links' last reports.
 func (d *deployment) verified() []*tcplabv1.LinkReport {
 	d.mu.Lock()
@@ -250,7 +268,9 @@ func (d *deployment) verified() []*tcplabv1.LinkReport {
 func (d *deployment) remove(why error) (first bool, err error) {
 	d.removal.Do(func() {
 		first = true
+		d.mu.Lock() // who sees its life has entered before this, or will not
 		d.end(why)
+		d.mu.Unlock()
 		<-d.built
 		if d.err != nil {
 			return // its builder left nothing, and forgets it
@@ -261,6 +281,7 @@ func (d *deployment) remove(why error) (first bool, err error) {
 		if idle != nil {
 			<-idle
 		}
+		d.uses.Wait()
 		if err = errors.Join(d.standing.Close(), d.engines.Close()); err != nil {
 			err = fmt.Errorf("remove deployment %s: %w", d.id, err)
 		}

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/tcplab/tcplab/agent/program"
 	"github.com/tcplab/tcplab/internal/need"
 	"github.com/tcplab/tcplab/internal/netns"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
@@ -29,6 +30,9 @@ import (
 const asAgent = "TCPLAB_TEST_AGENT"
 
 func TestMain(m *testing.M) {
+	if program.IsFirst() {
+		os.Exit(program.First())
+	}
 	dir := os.Getenv(asAgent)
 	if dir == "" {
 		goleak.VerifyTestMain(m)
@@ -49,11 +53,11 @@ func TestMain(m *testing.M) {
 func TestKilled(t *testing.T) {
 	need.NetNS(t)
 	dir := t.TempDir()
-	program, err := os.Executable()
+	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	child := exec.CommandContext(t.Context(), program)
+	child := exec.CommandContext(t.Context(), self)
 	child.Env = append(os.Environ(), asAgent+"="+dir)
 	child.Stderr = t.Output()
 	if err := child.Start(); err != nil {

@@ -54,6 +54,59 @@ func (s *service) Verify(ctx context.Context, r *tcplabv1.VerifyRequest) (*tcpla
 	return &tcplabv1.VerifyResponse{Links: links}, nil
 }
 
+func (s *service) ReadLinks(ctx context.Context, r *tcplabv1.ReadLinksRequest) (*tcplabv1.ReadLinksResponse, error) {
+	d, err := s.agent.deployment(ctx, r.GetDeploymentId())
+	if err != nil {
+		return nil, err
+	}
+	links, err := d.readLinks(r.GetLinks())
+	if err != nil {
+		return nil, err
+	}
+	return &tcplabv1.ReadLinksResponse{Links: links}, nil
+}
+
+func (s *service) ChangeLink(ctx context.Context, r *tcplabv1.ChangeLinkRequest) (*tcplabv1.ChangeLinkResponse, error) {
+	if err := s.agent.command(r.GetTerm()); err != nil {
+		return nil, err
+	}
+	d, err := s.agent.deployment(ctx, r.GetDeploymentId())
+	if err != nil {
+		return nil, err
+	}
+	links, err := d.changeLink(r.GetLink())
+	if err != nil {
+		return nil, err
+	}
+	return &tcplabv1.ChangeLinkResponse{Links: links}, nil
+}
+
+func (s *service) RunProgram(stream grpc.BidiStreamingServer[tcplabv1.RunProgramRequest, tcplabv1.RunProgramResponse]) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	if err := s.agent.command(first.GetTerm()); err != nil {
+		return err
+	}
+	d, err := s.agent.deployment(stream.Context(), first.GetDeploymentId())
+	if err != nil {
+		return err
+	}
+	start := first.GetInput().GetStart()
+	if start == nil {
+		return rpcerr.New(codes.InvalidArgument, rpcerr.RequestInvalid, "", "the first input of a program must start it")
+	}
+	return d.runProgram(stream.Context(), start,
+		func() (*tcplabv1.ProgramInput, error) {
+			next, err := stream.Recv()
+			return next.GetInput(), err
+		},
+		func(output *tcplabv1.ProgramOutput) error {
+			return stream.Send(&tcplabv1.RunProgramResponse{Output: output})
+		})
+}
+
 func (s *service) StartTrial(ctx context.Context, r *tcplabv1.StartTrialRequest) (*tcplabv1.StartTrialResponse, error) {
 	if err := s.agent.command(r.GetTerm()); err != nil {
 		return nil, err

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"runtime"
 	"strings"
 	"sync"
@@ -278,11 +277,7 @@ func (d *deployment) countLinks(reports []*tcplabv1.LinkReport) error {
 		}
 		for way, c := range counters {
 			r := d.place(reports, i, way)[0]
-			r.Counters = &tcplabv1.LinkCounters{
-				Received: c.Received, Delivered: c.Delivered, Lost: c.Lost, Overflow: c.Overflow, Early: c.Early, Marked: c.Marked,
-				Duplicated: c.Duplicated, Corrupted: c.Corrupted, Reordered: c.Reordered, Failed: c.Failed,
-				PeakQueue: uint32(min(c.PeakQueue, math.MaxUint32)),
-			}
+			r.Counters = countersMessage(c)
 			if c.Failed > 0 {
 				errs = append(errs, fmt.Errorf(
 					"link %s %s: the %s engine itself lost %d of %d frames, which the lab did not ask for: this host is too busy for the lab; lower its rate, or leave the host idle",

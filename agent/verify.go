@@ -128,22 +128,30 @@ func judge(r *tcplabv1.LinkReport, s verify.Stream) {
 
 // readBack enters what is in force of each link, and what of it is not as asked, which fails it.
 func (d *deployment) readBack(reports []*tcplabv1.LinkReport) error {
-	for i, l := range d.standing.Links {
-		applied, err := l.ReadBack()
-		if err != nil {
-			return fmt.Errorf("read back link %s: %w", d.plan.Links[i].Name, err)
+	for i := range d.standing.Links {
+		if err := d.readBackLink(i, [2][]*tcplabv1.LinkReport{d.place(reports, i, 0), d.place(reports, i, 1)}); err != nil {
+			return err
 		}
-		for way, asked := range d.standing.Spec(i).Directions {
-			drift := asked.Drift(applied[way], resolution(d.choice.kinds[i]))
-			for _, r := range d.place(reports, i, way) {
-				if shape := applied[way].ShapeOf(r.GetPath()); shape != nil {
-					r.Applied = topology.ShapeMessage(*shape)
-				}
-				if r.Drift = drift[r.GetPath()]; len(r.GetDrift()) > 0 {
-					r.Verdict = tcplabv1.LinkVerdict_LINK_VERDICT_FAILED
-					details := append([]string{"read back: " + strings.Join(r.GetDrift(), ", ")}, r.GetDetail())
-					r.Detail = strings.Trim(strings.Join(details, "; "), "; ")
-				}
+	}
+	return nil
+}
+
+// readBackLink does so for the link at the index, of whose directions are the reports.
+func (d *deployment) readBackLink(i int, reports [2][]*tcplabv1.LinkReport) error {
+	applied, err := d.standing.Links[i].ReadBack()
+	if err != nil {
+		return fmt.Errorf("read back link %s: %w", d.plan.Links[i].Name, err)
+	}
+	for way, asked := range d.standing.Spec(i).Directions {
+		drift := asked.Drift(applied[way], resolution(d.choice.kinds[i]))
+		for _, r := range reports[way] {
+			if shape := applied[way].ShapeOf(r.GetPath()); shape != nil {
+				r.Applied = topology.ShapeMessage(*shape)
+			}
+			if r.Drift = drift[r.GetPath()]; len(r.GetDrift()) > 0 {
+				r.Verdict = tcplabv1.LinkVerdict_LINK_VERDICT_FAILED
+				details := append([]string{"read back: " + strings.Join(r.GetDrift(), ", ")}, r.GetDetail())
+				r.Detail = strings.Trim(strings.Join(details, "; "), "; ")
 			}
 		}
 	}

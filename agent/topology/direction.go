@@ -18,6 +18,16 @@ const maxRate = 1e12
 // way names a direction.
 func way(i int) string { return [2]string{"forward", "backward"}[i] }
 
+// Directions are the two ways across a link, from its end a and from b, their queues
+// filled in. The error says which contradicts itself.
+func Directions(l *tcplabv1.Link) ([2]link.Direction, error) {
+	mtu := int(l.GetMtu())
+	if mtu == 0 {
+		mtu = DefaultMTU
+	}
+	return directions(l, mtu)
+}
+
 // directions are the two ways across a link, their queues filled in.
 func directions(l *tcplabv1.Link, mtu int) ([2]link.Direction, error) {
 	var both [2]link.Direction

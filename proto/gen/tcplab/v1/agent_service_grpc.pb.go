@@ -65,7 +65,7 @@ type AgentServiceClient interface {
 	// deployment is in use.
 	ChangeLink(ctx context.Context, in *ChangeLinkRequest, opts ...grpc.CallOption) (*ChangeLinkResponse, error)
 	// RunProgram runs a program in a node of a deployment. The program and all
-	// that it started is killed with the stream and with the deployment.
+	// that it started is killed when the stream breaks and with the deployment.
 	RunProgram(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[RunProgramRequest, RunProgramResponse], error)
 	// StartTrial starts a deployment's experiments and returns. One trial at a
 	// time runs in a deployment.
@@ -277,7 +277,7 @@ type AgentServiceServer interface {
 	// deployment is in use.
 	ChangeLink(context.Context, *ChangeLinkRequest) (*ChangeLinkResponse, error)
 	// RunProgram runs a program in a node of a deployment. The program and all
-	// that it started is killed with the stream and with the deployment.
+	// that it started is killed when the stream breaks and with the deployment.
 	RunProgram(grpc.BidiStreamingServer[RunProgramRequest, RunProgramResponse]) error
 	// StartTrial starts a deployment's experiments and returns. One trial at a
 	// time runs in a deployment.

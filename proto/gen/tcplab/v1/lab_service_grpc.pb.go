@@ -66,7 +66,7 @@ type LabServiceClient interface {
 	// labs or the mask names what there is not, ABORTED for a stale etag, with one violation
 	// for each field that is different now, FAILED_PRECONDITION where its engine cannot.
 	UpdateLink(ctx context.Context, in *UpdateLinkRequest, opts ...grpc.CallOption) (*UpdateLinkResponse, error)
-	// Exec runs a program in a node. The stream's end, and its breaking, kills it.
+	// Exec runs a program in a node. It is killed when the stream breaks.
 	Exec(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecRequest, ExecResponse], error)
 }
 
@@ -225,7 +225,7 @@ type LabServiceServer interface {
 	// labs or the mask names what there is not, ABORTED for a stale etag, with one violation
 	// for each field that is different now, FAILED_PRECONDITION where its engine cannot.
 	UpdateLink(context.Context, *UpdateLinkRequest) (*UpdateLinkResponse, error)
-	// Exec runs a program in a node. The stream's end, and its breaking, kills it.
+	// Exec runs a program in a node. It is killed when the stream breaks.
 	Exec(grpc.BidiStreamingServer[ExecRequest, ExecResponse]) error
 	mustEmbedUnimplementedLabServiceServer()
 }

@@ -274,12 +274,14 @@ type ProgramInput_Start struct {
 }
 
 type ProgramInput_Stdin struct {
-	// Bytes for its standard input, at most 256 KiB at once.
+	// Bytes for its standard input, at most 256 KiB at once. A signal waits behind more
+	// than 1 MiB of them that the program has not taken.
 	Stdin []byte `protobuf:"bytes,2,opt,name=stdin,proto3,oneof"`
 }
 
 type ProgramInput_StdinEnd struct {
-	// Its standard input ends here; on a terminal, as with Ctrl-D. Always true.
+	// Its standard input ends here; on a terminal, as with Ctrl-D. Always true. The
+	// end of the inputs says the same.
 	StdinEnd bool `protobuf:"varint,3,opt,name=stdin_end,json=stdinEnd,proto3,oneof"`
 }
 
@@ -314,6 +316,7 @@ type ProgramOutput struct {
 	//	*ProgramOutput_Stdout
 	//	*ProgramOutput_Stderr
 	//	*ProgramOutput_Exit
+	//	*ProgramOutput_StdinTaken
 	Output        isProgramOutput_Output `protobuf_oneof:"output"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -392,6 +395,15 @@ func (x *ProgramOutput) GetExit() *ProgramExit {
 	return nil
 }
 
+func (x *ProgramOutput) GetStdinTaken() uint64 {
+	if x != nil {
+		if x, ok := x.Output.(*ProgramOutput_StdinTaken); ok {
+			return x.StdinTaken
+		}
+	}
+	return 0
+}
+
 type isProgramOutput_Output interface {
 	isProgramOutput_Output()
 }
@@ -416,6 +428,11 @@ type ProgramOutput_Exit struct {
 	Exit *ProgramExit `protobuf:"bytes,4,opt,name=exit,proto3,oneof"`
 }
 
+type ProgramOutput_StdinTaken struct {
+	// It has taken so many bytes more of its standard input.
+	StdinTaken uint64 `protobuf:"varint,5,opt,name=stdin_taken,json=stdinTaken,proto3,oneof"`
+}
+
 func (*ProgramOutput_Started) isProgramOutput_Output() {}
 
 func (*ProgramOutput_Stdout) isProgramOutput_Output() {}
@@ -423,6 +440,8 @@ func (*ProgramOutput_Stdout) isProgramOutput_Output() {}
 func (*ProgramOutput_Stderr) isProgramOutput_Output() {}
 
 func (*ProgramOutput_Exit) isProgramOutput_Output() {}
+
+func (*ProgramOutput_StdinTaken) isProgramOutput_Output() {}
 
 // ProgramStarted says that the program runs.
 type ProgramStarted struct {
@@ -549,12 +568,14 @@ const file_tcplab_v1_program_proto_rawDesc = "" +
 	"\tstdin_end\x18\x03 \x01(\bH\x00R\bstdinEnd\x12>\n" +
 	"\rterminal_size\x18\x04 \x01(\v2\x17.tcplab.v1.TerminalSizeH\x00R\fterminalSize\x12#\n" +
 	"\x06signal\x18\x05 \x01(\rB\t\xbaH\x06*\x04\x18@(\x01H\x00R\x06signalB\x0e\n" +
-	"\x05input\x12\x05\xbaH\x02\b\x01\"\xb2\x01\n" +
+	"\x05input\x12\x05\xbaH\x02\b\x01\"\xd5\x01\n" +
 	"\rProgramOutput\x125\n" +
 	"\astarted\x18\x01 \x01(\v2\x19.tcplab.v1.ProgramStartedH\x00R\astarted\x12\x18\n" +
 	"\x06stdout\x18\x02 \x01(\fH\x00R\x06stdout\x12\x18\n" +
 	"\x06stderr\x18\x03 \x01(\fH\x00R\x06stderr\x12,\n" +
-	"\x04exit\x18\x04 \x01(\v2\x16.tcplab.v1.ProgramExitH\x00R\x04exitB\b\n" +
+	"\x04exit\x18\x04 \x01(\v2\x16.tcplab.v1.ProgramExitH\x00R\x04exit\x12!\n" +
+	"\vstdin_taken\x18\x05 \x01(\x04H\x00R\n" +
+	"stdinTakenB\b\n" +
 	"\x06output\"\x10\n" +
 	"\x0eProgramStarted\"W\n" +
 	"\vProgramExit\x12\x16\n" +
@@ -617,6 +638,7 @@ func file_tcplab_v1_program_proto_init() {
 		(*ProgramOutput_Stdout)(nil),
 		(*ProgramOutput_Stderr)(nil),
 		(*ProgramOutput_Exit)(nil),
+		(*ProgramOutput_StdinTaken)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
