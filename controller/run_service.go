@@ -193,9 +193,11 @@ func newPlan(req asked, options *tcplabv1.RunOptions) (*run.Plan, error) {
 }
 
 // digestOf tells what a request asks for from what another one does.
-func digestOf(req *tcplabv1.CreateRunRequest) ([]byte, error) {
-	req = proto.CloneOf(req)
-	req.RequestId = ""
+func digestOf(req proto.Message) ([]byte, error) {
+	req = proto.Clone(req)
+	if id := req.ProtoReflect().Descriptor().Fields().ByName("request_id"); id != nil {
+		req.ProtoReflect().Clear(id)
+	}
 	content, err := proto.MarshalOptions{Deterministic: true}.Marshal(req)
 	if err != nil {
 		return nil, fmt.Errorf("encode the request: %w", err)

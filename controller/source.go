@@ -12,7 +12,7 @@ import (
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
 
-// asked is what PlanRun and CreateRun have in common.
+// asked is what all requests with a lab have in common.
 type asked interface {
 	GetSource() *tcplabv1.LabSource
 	GetLab() *tcplabv1.Lab
@@ -35,29 +35,75 @@ func points(req asked) ([]*tcplabv1.Lab, error) {
 	return expanded, nil
 }
 
+// standingPoint makes the lab that shall stand, as points does; it has one point, and need
+// not have experiments.
+func standingPoint(req asked) (*tcplabv1.Lab, error) {
+	lab, err := expandStanding(req)
+	if err == nil {
+		err = labs.Assign(lab, nil)
+	}
+	if err != nil {
+		return nil, invalid(err)
+	}
+	return lab, nil
+}
+
+func expandStanding(req asked) (*tcplabv1.Lab, error) {
+	if req.GetLab() != nil {
+		lab, err := completeLab(req)
+		if err != nil {
+			return nil, err
+		}
+		return lab, labs.ValidateStanding(lab)
+	}
+	file, overrides, err := parse(req)
+	if err != nil {
+		return nil, err
+	}
+	return file.Stand(overrides)
+}
+
 func expand(req asked) ([]*tcplabv1.Lab, error) {
 	if req.GetLab() != nil {
-		if len(req.GetOverrides()) > 0 {
-			return nil, rpcerr.New(codes.InvalidArgument, rpcerr.RequestInvalid, "send the lab's source, or the lab as it should be",
-				"a lab with nothing left to expand has no parameters to override")
+		lab, err := completeLab(req)
+		if err != nil {
+			return nil, err
 		}
-		lab := proto.CloneOf(req.GetLab())
-		labs.Complete(lab)
 		return []*tcplabv1.Lab{lab}, labs.Validate(lab)
 	}
+	file, overrides, err := parse(req)
+	if err != nil {
+		return nil, err
+	}
+	return file.Expand(overrides)
+}
+
+// completeLab is the lab of a request that has no source.
+func completeLab(req asked) (*tcplabv1.Lab, error) {
+	if len(req.GetOverrides()) > 0 {
+		return nil, rpcerr.New(codes.InvalidArgument, rpcerr.RequestInvalid, "send the lab's source, or the lab as it should be",
+			"a lab with nothing left to expand has no parameters to override")
+	}
+	lab := proto.CloneOf(req.GetLab())
+	labs.Complete(lab)
+	return lab, nil
+}
+
+// parse reads the source of a request.
+func parse(req asked) (*labs.File, []labs.Override, error) {
 	source := labs.Source{Name: req.GetSource().GetFileName(), Content: req.GetSource().GetContent(), Attachments: map[string][]byte{}}
 	for _, attachment := range req.GetSource().GetAttachments() {
 		source.Attachments[attachment.GetName()] = attachment.GetContent()
 	}
 	file, err := labs.Parse(source)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var overrides []labs.Override
 	for _, o := range req.GetOverrides() {
 		overrides = append(overrides, labs.Override{Name: o.GetName(), Values: o.GetValues()})
 	}
-	return file.Expand(overrides)
+	return file, overrides, nil
 }
 
 // invalid puts what package labs found wrong into the contract's form.

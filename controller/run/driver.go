@@ -11,14 +11,11 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/tcplab/tcplab/controller/lease"
 	"github.com/tcplab/tcplab/controller/store"
 	"github.com/tcplab/tcplab/internal/rpcerr"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
-
-// DefaultLease is how long an agent keeps a deployment whose controller is not
-// heard of.
-const DefaultLease = 30 * time.Second
 
 // Config is what a Driver works with.
 type Config struct {
@@ -27,7 +24,7 @@ type Config struct {
 	Agent tcplabv1.AgentServiceClient
 	// Term of this controller, which commands carry; 0 in an embedded lab.
 	Term uint64
-	// Lease of deployments, 1 s to 24 h; 0 means DefaultLease. It is renewed
+	// Lease of deployments, 1 s to 24 h; 0 means lease.Default. It is renewed
 	// three times as often.
 	Lease time.Duration
 	// Log takes what is no run's failure. Never nil.
@@ -57,7 +54,7 @@ type job struct {
 // NewDriver makes a driver; Drive makes it go.
 func NewDriver(cfg Config) *Driver {
 	if cfg.Lease == 0 {
-		cfg.Lease = DefaultLease
+		cfg.Lease = lease.Default
 	}
 	return &Driver{cfg: cfg, jobs: map[string]*job{}, unsaved: map[string]error{}, wake: make(chan struct{}, 1)}
 }

@@ -83,16 +83,21 @@ func (t *trial) verify(ctx context.Context) *failure {
 		return agentFailure(ctx, "verify the links", err)
 	}
 	t.message.Result.Links = response.GetLinks()
+	if wrong := WrongLinks(response.GetLinks()); wrong != "" {
+		return failed(tcplabv1.FailureReason_FAILURE_REASON_LINK, "%s", wrong)
+	}
+	return t.progress(ctx, tcplabv1.TrialPhase_TRIAL_PHASE_RUNNING, "")
+}
+
+// WrongLinks says which links are not what they should be, with the figures; empty: none.
+func WrongLinks(links []*tcplabv1.LinkReport) string {
 	var wrong []string
-	for _, link := range response.GetLinks() {
+	for _, link := range links {
 		if link.GetVerdict() == tcplabv1.LinkVerdict_LINK_VERDICT_FAILED {
 			wrong = append(wrong, describe(link))
 		}
 	}
-	if len(wrong) > 0 {
-		return failed(tcplabv1.FailureReason_FAILURE_REASON_LINK, "%s", strings.Join(wrong, "; "))
-	}
-	return t.progress(ctx, tcplabv1.TrialPhase_TRIAL_PHASE_RUNNING, "")
+	return strings.Join(wrong, "; ")
 }
 
 // describe says what is wrong with a link, with the figures.

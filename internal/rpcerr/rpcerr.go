@@ -48,6 +48,10 @@ const (
 	Storage Reason = "STORAGE"
 	// Conflict: the ID stands with other content.
 	Conflict Reason = "CONFLICT"
+	// Changed: it is not any more as the etag says; violations say what differs.
+	Changed Reason = "CHANGED"
+	// LinkWrong: a link is not what it should be.
+	LinkWrong Reason = "LINK_WRONG"
 )
 
 // Violation is one mistake in a file or request.
