@@ -160,15 +160,14 @@ func (f *File) override(overrides []Override, r *report) paramList {
 		seen[o.Name] = true
 		params[i].values = make([]*node, len(o.Values))
 		for j, s := range o.Values {
-			params[i].values[j] = overrideNode(o.Name, s, r)
+			params[i].values[j] = overrideNode(o.Name, s, at, r)
 		}
 	}
 	return params
 }
 
 // overrideNode reads a value as a YAML scalar: quotes make it a text.
-func overrideNode(name, s string, r *report) *node {
-	at := position{file: overrideFile}
+func overrideNode(name, s string, at position, r *report) *node {
 	n := &node{at: at, weigh: 1, holds: strings.Contains(s, "${")}
 	switch {
 	case len(s) > maxReplaced || !utf8.ValidString(s):
