@@ -75,6 +75,9 @@ type app struct {
 
 // Main runs the command line and returns the exit status.
 func Main(args []string, env *Environment) int {
+	if status, is := firstOfProgram(); is {
+		return status
+	}
 	a := &app{Environment: env, errs: &terminal{w: env.Err}, log: slog.New(slog.DiscardHandler)}
 	root := a.rootCommand()
 	root.SetArgs(args)
@@ -96,6 +99,7 @@ measurement agrees with the prediction.`,
 		Example: `  tcplab run handshake              # measure a lab that is built in
   tcplab run nagle --set rtt=1ms    # another one, at another point
   tcplab run ./mine.yaml            # your own
+  tcplab up handshake               # have one stand, to use it: exec, link, down
   tcplab doctor                     # what this machine can do`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -114,7 +118,9 @@ measurement agrees with the prediction.`,
 	flags.StringVar(&a.logFormat, "log-format", "text", "form of the log: text or json")
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpCommand(a.helpCommand())
-	root.AddCommand(a.runCommand(), a.runsCommand(), a.labCommand(), a.doctorCommand(), a.versionCommand(), a.completionCommand())
+	root.AddCommand(a.runCommand(), a.runsCommand(), a.labCommand(),
+		a.upCommand(), a.psCommand(), a.execCommand(), a.linkCommand(), a.downCommand(), a.holdCommand(),
+		a.doctorCommand(), a.versionCommand(), a.completionCommand())
 	root.AddCommand(a.watchdogCommand())
 	return root
 }

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/tcplab/tcplab/agent"
+	"github.com/tcplab/tcplab/agent/program"
 	"github.com/tcplab/tcplab/controller"
 	"github.com/tcplab/tcplab/controller/store"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
@@ -46,6 +47,7 @@ type embeddedOptions struct {
 // has them.
 type embedded struct {
 	runs  tcplabv1.RunServiceClient
+	labs  tcplabv1.LabServiceClient
 	agent tcplabv1.AgentServiceClient // nil where another process drives
 	close func() error                // ends all of it; call once
 }
@@ -72,7 +74,7 @@ func (a *app) openEmbedded(ctx context.Context, o embeddedOptions) (*embedded, e
 	if err != nil {
 		return nil, err
 	}
-	lab, err := a.serve(ctx, dir, st)
+	lab, err := a.serve(ctx, dir, st, nil)
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
@@ -80,8 +82,9 @@ func (a *app) openEmbedded(ctx context.Context, o embeddedOptions) (*embedded, e
 }
 
 // serve starts agent and controller over an open store, which they own from
-// then on.
-func (a *app) serve(ctx context.Context, dir string, st *store.Store) (*embedded, error) {
+// then on, or without one: then labs can stand, and not be run. emptied is
+// called when none stands any more; it may be nil.
+func (a *app) serve(ctx context.Context, dir string, st *store.Store, emptied func()) (*embedded, error) {
 	socket, err := listenSocket(ctx, dir)
 	if err != nil {
 		return nil, err
@@ -114,20 +117,34 @@ func (a *app) serve(ctx context.Context, dir string, st *store.Store) (*embedded
 	})
 	controllerGroup.Go(func() error {
 		return controller.Run(controllerCtx, controller.Config{
-			Store: st, Agent: agentClient, Log: a.log.With("part", "controller"),
+			Store: st, Agent: agentClient, Emptied: emptied, Log: a.log.With("part", "controller"),
 		}, controllerPipe, socket)
 	})
 	return &embedded{
 		runs:  tcplabv1.NewRunServiceClient(controllerConn),
+		labs:  tcplabv1.NewLabServiceClient(controllerConn),
 		agent: agentClient,
 		close: func() error {
 			stopController()
 			err := controllerGroup.Wait()
 			stopAgent()
-			// Last of all the store, whose lock lets the next process in.
-			return errors.Join(err, agentGroup.Wait(), controllerConn.Close(), agentConn.Close(), st.Close())
+			err = errors.Join(err, agentGroup.Wait(), controllerConn.Close(), agentConn.Close())
+			if st != nil {
+				// Last of all the store, whose lock lets the next process in.
+				err = errors.Join(err, st.Close())
+			}
+			return err
 		},
 	}, nil
+}
+
+// firstOfProgram is this process's part where it is the first one of a program in a node, and
+// not tcplab.
+func firstOfProgram() (status int, is bool) {
+	if !program.IsFirst() {
+		return 0, false
+	}
+	return program.First(), true
 }
 
 // connect makes a client of whatever listens where dial leads.

@@ -44,10 +44,17 @@ func TestExamples(t *testing.T) {
 		t.Fatal(err)
 	}
 	state := t.TempDir()
+	standing := setting{state: state}
+	standing.start(t, "up", "handshake").end(t, exitOK)
+	run := filepath.Join(state, "run")
+	t.Cleanup(func() { downAll(t, program, run) })
 	inProcess(t, exitDisagrees, "run", labFile(t, "contract", contractLab), "--state-dir", state)
 	for _, cmd := range commands(t) {
-		if cmd.Short == "" || cmd.Example == "" {
+		if !cmd.Hidden && (cmd.Short == "" || cmd.Example == "") {
 			t.Errorf("%s has no example or says nothing of itself", cmd.CommandPath())
+		}
+		if cmd.Hidden {
+			continue
 		}
 		for line := range strings.Lines(cmd.Example) {
 			line = strings.TrimSpace(line)
@@ -58,9 +65,22 @@ func TestExamples(t *testing.T) {
 				// A run's plan says that its lab and flags are right; how labs run is tested
 				// elsewhere. The ID in an example stands for one of the reader's.
 				typed := strings.NewReplacer("tcplab run ", "tcplab run --dry-run ", "nagle-7k", "last").Replace(line)
+				// What comes and goes has labs of its own.
+				labs := run
+				if strings.HasPrefix(line, "tcplab up") || strings.HasPrefix(line, "tcplab down") {
+					labs = filepath.Join(t.TempDir(), "run")
+					t.Cleanup(func() { downAll(t, program, labs) })
+				}
 				run := exec.CommandContext(t.Context(), shell, "-e", "-o", "pipefail", "-c", typed)
 				run.Dir = t.TempDir()
-				run.Env = append(storyEnv(), stateDirVar+"="+state, "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+				run.Env = append(storyEnv(), stateDirVar+"="+state, runtimeDirVar+"="+labs, "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+				if strings.HasPrefix(line, "tcplab down h") {
+					up := exec.CommandContext(t.Context(), program, "up", "handshake")
+					up.Env = run.Env
+					if out, err := up.CombinedOutput(); err != nil {
+						t.Fatalf("%v\n%s", err, out)
+					}
+				}
 				if !strings.HasPrefix(line, "tcplab lab new") {
 					starter := exec.CommandContext(t.Context(), shell, "-c", "tcplab lab new mine")
 					starter.Dir, starter.Env = run.Dir, run.Env

@@ -50,6 +50,9 @@ func (a *app) exitStatus(err error) int {
 		return exitUsage
 	}
 	if st, ok := errors.AsType[*statusError](err); ok {
+		if st.message == "" && st.status == exitOK {
+			return exitOK
+		}
 		a.printError(st.message, st.remedy)
 		return st.status
 	}
@@ -58,6 +61,15 @@ func (a *app) exitStatus(err error) int {
 		return exitInterrupted
 	}
 	e := rpcerr.From(err)
+	if e.Reason == rpcerr.Changed {
+		// The violations say what is different, and nobody has broken a rule.
+		a.printError(e.Message, "")
+		for _, v := range e.Violations {
+			a.printf("  %s: %s\n", v.Field, v.Description)
+		}
+		a.printf("  to do: %s\n", e.Remedy)
+		return exitTrial
+	}
 	if len(e.Violations) > 0 {
 		for _, v := range e.Violations {
 			a.printf("%s: %s\n", v.Field, v.Description)

@@ -48,11 +48,23 @@ func storyEngine(t *testing.T) *script.Engine {
 	if err != nil {
 		t.Fatal(err)
 	}
+	run := t.TempDir() // a folder of each story in it
+	t.Cleanup(func() {
+		stories, err := os.ReadDir(run)
+		if err != nil {
+			t.Error(err)
+		}
+		for _, story := range stories {
+			if out := downAll(t, program, filepath.Join(run, story.Name())); out != "" {
+				t.Errorf("%s has left something standing: %s", story.Name(), out)
+			}
+		}
+	})
 	engine := script.NewEngine()
 	engine.Cmds = scripttest.DefaultCmds()
 	engine.Conds = scripttest.DefaultConds()
 	engine.Cmds["tcplab"] = script.Command(script.CmdUsage{Summary: "run tcplab", Args: "[args...]"},
-		func(s *script.State, args ...string) (script.WaitFunc, error) { return tell(s, program, 0, args) })
+		func(s *script.State, args ...string) (script.WaitFunc, error) { return tell(s, program, run, 0, args) })
 	engine.Cmds["exits"] = script.Command(script.CmdUsage{Summary: "run tcplab and want its exit status", Args: "status [args...]"},
 		func(s *script.State, args ...string) (script.WaitFunc, error) {
 			if len(args) == 0 {
@@ -62,18 +74,31 @@ func storyEngine(t *testing.T) *script.Engine {
 			if err != nil {
 				return nil, script.ErrUsage
 			}
-			return tell(s, program, want, args[1:])
+			return tell(s, program, run, want, args[1:])
 		})
 	return engine
 }
 
-// tell runs the program in the story's folder and wants its exit status.
-func tell(s *script.State, program string, want int, args []string) (script.WaitFunc, error) {
+// downAll takes down what stands in the folder, and returns what is said of it.
+func downAll(t *testing.T, program, run string) string {
+	t.Helper()
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), program, "down", "--all")
+	cmd.Env = append(storyEnv(), runtimeDirVar+"="+run)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("take down what stands: %v", err)
+	}
+	return string(out)
+}
+
+// tell runs the program in the story's folder and wants its exit status. Labs
+// stand in a folder of run.
+func tell(s *script.State, program, run string, want int, args []string) (script.WaitFunc, error) {
 	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = s.Getwd()
 	work, _ := s.LookupEnv("WORK")
-	cmd.Env = append(s.Environ(), stateDirVar+"="+filepath.Join(work, "state"))
+	cmd.Env = append(s.Environ(), stateDirVar+"="+filepath.Join(work, "state"), runtimeDirVar+"="+filepath.Join(run, filepath.Base(filepath.Dir(work))))
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	return func(*script.State) (string, string, error) {

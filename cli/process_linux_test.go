@@ -56,7 +56,7 @@ func (s setting) start(t *testing.T, args ...string) *process {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	p := &process{cmd: exec.CommandContext(ctx, "/proc/self/exe", args...)}
-	p.cmd.Env = append(append(storyEnv(), stateDirVar+"="+s.state), s.env...)
+	p.cmd.Env = append(append(storyEnv(), stateDirVar+"="+s.state, runtimeDirVar+"="+filepath.Join(s.state, "run")), s.env...)
 	p.cmd.Dir = t.TempDir()
 	p.cmd.Stdin = strings.NewReader(s.stdin)
 	p.cmd.Stdout = &p.stdout

@@ -80,10 +80,7 @@ func (a *app) printLinks(r *tcplabv1.RunReport) error {
 	more := false
 	for _, trial := range r.GetTrials() {
 		for _, l := range trial.GetLinks() {
-			arrow := "→"
-			if l.GetDirection() == tcplabv1.LinkDirection_LINK_DIRECTION_BACKWARD {
-				arrow = "←"
-			}
+			arrow := arrow(l)
 			spec, measured := l.GetSpec(), l.GetMeasured()
 			name := l.GetName() + " " + arrow
 			if l.GetPath() != "" {

@@ -24,7 +24,7 @@ const (
 	redialEvery  = 20 * time.Millisecond
 )
 
-// listenSocket listens in the state directory, for this user alone. A socket
+// listenSocket listens in the directory, for this user alone. A socket
 // that a killed process left is replaced: the caller holds the directory's
 // lock. Closing the listener removes the socket.
 func listenSocket(ctx context.Context, dir string) (net.Listener, error) {
@@ -38,7 +38,7 @@ func listenSocket(ctx context.Context, dir string) (net.Listener, error) {
 	}
 	lis, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
 	if err != nil {
-		return nil, fmt.Errorf("listen in the state directory %s: %w", dir, err)
+		return nil, fmt.Errorf("listen in %s: %w", dir, err)
 	}
 	// The short path goes with its descriptor, so Close must not use it.
 	lis.(*net.UnixListener).SetUnlinkOnClose(false)
@@ -54,7 +54,7 @@ func listenSocket(ctx context.Context, dir string) (net.Listener, error) {
 func socketPath(dir string) (path string, done func(), err error) {
 	f, err := os.Open(dir)
 	if err != nil {
-		return "", nil, fmt.Errorf("open the state directory: %w", err)
+		return "", nil, fmt.Errorf("open the socket's directory: %w", err)
 	}
 	return "/proc/self/fd/" + strconv.Itoa(int(f.Fd())) + "/" + socketName, func() { _ = f.Close() }, nil
 }
@@ -73,8 +73,8 @@ func (l *ownListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		uid, err := peerUser(conn.(*net.UnixConn))
-		if err == nil && (uid == 0 || uid == uint32(os.Geteuid())) {
+		cred, err := peer(conn.(*net.UnixConn))
+		if err == nil && (cred.Uid == 0 || cred.Uid == uint32(os.Geteuid())) {
 			return conn, nil
 		}
 		_ = conn.Close()
@@ -90,23 +90,20 @@ func (l *ownListener) Close() error {
 	return err
 }
 
-// peerUser is the user at the other end, as the kernel knows it.
-func peerUser(conn *net.UnixConn) (uint32, error) {
+// peer is the process and user at the other end, as the kernel knows them.
+func peer(conn *net.UnixConn) (*unix.Ucred, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	var cred *unix.Ucred
 	var credErr error
 	if err := raw.Control(func(fd uintptr) {
 		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	}); err != nil {
-		return 0, err
+		return nil, err
 	}
-	if credErr != nil {
-		return 0, credErr
-	}
-	return cred.Uid, nil
+	return cred, credErr
 }
 
 // dialSocket connects to the process that drives runs in the state directory.

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,6 +21,9 @@ func TestNamespaceStories(t *testing.T) {
 	engine := storyEngine(t)
 	engine.Conds["netem"] = script.BoolCondition("this kernel has the netem engine's qdiscs",
 		doctor(t).GetAutoEngine() == tcplabv1.Engine_ENGINE_NETEM)
+	engine.Conds["wire"] = script.BoolCondition("the wire engine works here", slices.ContainsFunc(doctor(t).GetCapabilities(), func(c *tcplabv1.Capability) bool {
+		return c.GetName() == "tap" && c.GetState() == tcplabv1.CapabilityState_CAPABILITY_STATE_PRESENT
+	}))
 	scripttest.Test(t, t.Context(), engine, storyEnv(), "testdata/script/netns/*.txt")
 }
 

@@ -28,13 +28,8 @@ func (a *app) enterUserNamespace(ctx context.Context, stdin io.Reader) (status i
 	if canMakeNamespaces() {
 		return 0, false, nil
 	}
-	noPrivilege := &statusError{
-		status:  exitHost,
-		message: "making network namespaces needs root, and this machine gives this user no user namespace",
-		remedy:  "run as root, or allow user namespaces: sysctl user.max_user_namespaces=10000 (and on Debian kernel.unprivileged_userns_clone=1, on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0)",
-	}
 	if a.Getenv(insideVar) != "" {
-		return 0, true, noPrivilege
+		return 0, true, noPrivilege(nil)
 	}
 	dir, err := a.stateDirectory()
 	if err != nil {
@@ -47,18 +42,13 @@ func (a *app) enterUserNamespace(ctx context.Context, stdin io.Reader) (status i
 	cmd.Args[0] = os.Args[0]
 	cmd.Env = append(os.Environ(), insideVar+"=1", stateDirVar+"="+dir)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, a.Out, a.Err
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-		Pdeathsig:   syscall.SIGKILL,
-		// Its own group: a terminal's Ctrl-C comes through this process, once.
-		Setpgid: true,
-	}
+	cmd.SysProcAttr = asRootOfUserNamespace()
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	// Its own group: a terminal's Ctrl-C comes through this process, once.
+	cmd.SysProcAttr.Setpgid = true
 	if err := cmd.Start(); err != nil {
 		a.log.Debug("enter a user namespace", "error", err)
-		noPrivilege.message += ": " + err.Error()
-		return 0, true, noPrivilege
+		return 0, true, noPrivilege(err)
 	}
 	ended := make(chan struct{})
 	forwarded := make(chan struct{})
@@ -89,6 +79,29 @@ func (a *app) enterUserNamespace(ctx context.Context, stdin io.Reader) (status i
 		return 0, true, fmt.Errorf("run in a user namespace: %w", err)
 	}
 	return 0, true, nil
+}
+
+// asRootOfUserNamespace has a process start as root of a user namespace, which is this user
+// outside.
+func asRootOfUserNamespace() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+	}
+}
+
+// noPrivilege says that this user can make no lab stand; why may be nil.
+func noPrivilege(why error) error {
+	e := &statusError{
+		status:  exitHost,
+		message: "making network namespaces needs root, and this machine gives this user no user namespace",
+		remedy:  "run as root, or allow user namespaces: sysctl user.max_user_namespaces=10000 (and on Debian kernel.unprivileged_userns_clone=1, on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0)",
+	}
+	if why != nil {
+		e.message += ": " + why.Error()
+	}
+	return e
 }
 
 // canMakeNamespaces reports whether this process has the capabilities that a
