@@ -20,12 +20,14 @@ func (c *copies) of(f *frame) *frame {
 }
 
 // takes takes back a copy that is not needed any more, and is false for other frames.
-func (c *copies) takes(f *frame) bool {
-	if c.store == nil || !f.home.copies {
-		return false
+func (c *copies) takes(f *frame) bool { return c.store != nil && c.take(f) }
+
+func (c *copies) take(f *frame) bool {
+	if f.home.copies {
+		c.store.release(f)
+		return true
 	}
-	c.store.release(f)
-	return true
+	return false
 }
 
 // release takes back any frame that is not needed any more.
