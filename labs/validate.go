@@ -95,6 +95,8 @@ type validation struct {
 	purpose purpose
 	nodes   map[string]*tcplabv1.Node // by name
 	found   Violations
+
+	sysctls map[string]bool // that a node has; read when one asks
 }
 
 func (v *validation) add(field, hint, format string, args ...any) {
@@ -168,7 +170,7 @@ func (v *validation) names() {
 		v.nodes[name] = n
 		v.stack(field, n)
 		for key, value := range n.GetSysctls() {
-			v.sysctl(fmt.Sprintf("%s.sysctls[%q]", field, key), key, value)
+			v.sysctl(fmt.Sprintf("%s.sysctls[%q]", field, key), n, key, value)
 		}
 	}
 }
@@ -206,12 +208,14 @@ func typeOfValue(value *structpb.Value) string {
 	return fmt.Sprintf("%T", value.GetKind())
 }
 
-func (v *validation) sysctl(field, key, value string) {
+func (v *validation) sysctl(field string, n *tcplabv1.Node, key, value string) {
 	switch {
 	case !strings.HasPrefix(key, "net."):
 		v.add(field, "a node has its own network, and shares everything else with its host", "the sysctl %q is not one of net.", key)
 	case !sysctlName.MatchString(key):
 		v.add(field, "such as net.ipv4.tcp_rmem", "%q is not a sysctl's name", key)
+	default:
+		v.sysctlNamed(field, n, key)
 	}
 	switch {
 	case strings.TrimSpace(value) == "":

@@ -430,7 +430,8 @@ type Node struct {
 	// Default: an endpoint.
 	Kind NodeKind `protobuf:"varint,2,opt,name=kind,proto3,enum=tcplab.v1.NodeKind" json:"kind,omitempty"`
 	// Namespaced sysctls by their dotted name ("net.ipv4.tcp_rmem"), set before
-	// any flow starts. Names outside net. are refused.
+	// any flow starts. Those that a network namespace does not have for itself are
+	// refused.
 	Sysctls map[string]string `protobuf:"bytes,3,rep,name=sysctls,proto3" json:"sysctls,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Name of the host that carries the node; empty: the controller chooses.
 	Host string `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
