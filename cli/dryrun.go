@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/tcplab/tcplab/labs/draw"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
 
@@ -52,13 +53,8 @@ func (a *app) printPlan(plan *tcplabv1.RunPlan, host *tcplabv1.Host, asked tcpla
 	fmt.Fprintf(&b, "%s: %s\n\n", plan.GetLab(), plan.GetTitle())
 	lab := plan.GetPoints()[0].GetLab()
 	b.WriteString("Topology\n")
-	for _, node := range lab.GetNodes() {
-		fmt.Fprintf(&b, "  %s (%s)\n", node.GetName(), kindWord(node.GetKind()))
-	}
-	for _, l := range lab.GetLinks() {
-		fmt.Fprintf(&b, "  %s ── %s\n", l.GetA().GetNode(), l.GetB().GetNode())
-		fmt.Fprintf(&b, "    → %s\n", strings.Join(directionText(l.GetForward()), "\n      "))
-		fmt.Fprintf(&b, "    ← %s\n", strings.Join(directionText(l.GetBackward()), "\n      "))
+	for line := range strings.Lines(draw.Text(lab, directionWords)) {
+		b.WriteString("  " + line)
 	}
 	if len(plan.GetPoints()) > 1 {
 		b.WriteString("  (shapes as at the first parameter point)\n")

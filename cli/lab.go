@@ -68,23 +68,41 @@ func (a *app) labListCommand() *cobra.Command {
 }
 
 func (a *app) labShowCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:     "show LAB|FILE",
-		Short:   "Print a lab's file",
-		Example: "  tcplab lab show nagle > mine.yaml",
-		Args:    exactArgs("the name of a lab or a lab file"),
+	var graph bool
+	var form graphFormat
+	var set []string
+	cmd := &cobra.Command{
+		Use:   "show LAB|FILE",
+		Short: "Print a lab's file, or draw its topology",
+		Long: `Show prints a lab's file. With --graph it draws the lab's nodes and links, for a
+terminal or with -o svg for a browser: each link with what it does in both
+directions, at the first parameter point.`,
+		Example: `  tcplab lab show nagle > mine.yaml
+  tcplab lab show nagle --graph
+  tcplab lab show nagle --graph -o svg > nagle.svg`,
+		Args: exactArgs("the name of a lab or a lab file"),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return labNames(), cobra.ShellCompDirectiveDefault
 		},
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			source, err := a.labSource(args[0])
 			if err != nil {
 				return err
+			}
+			if graph {
+				return a.drawLab(source, set, form)
+			}
+			if cmd.Flags().Changed("output") || len(set) > 0 {
+				return usageError("-o and --set are for drawings: add --graph")
 			}
 			_, err = a.Out.Write(source.Content)
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&graph, "graph", false, "draw the topology")
+	cmd.Flags().StringArrayVar(&set, "set", nil, "with --graph: `name=value[,value...]` of a parameter")
+	graphFlag(cmd, &form)
+	return cmd
 }
 
 func (a *app) labValidateCommand() *cobra.Command {

@@ -7,12 +7,15 @@ import (
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
 
+// unshaped is what a shape that does nothing is called.
+const unshaped = "as it is"
+
 // directionText says what one way across a link does: a line for its shape,
 // and one for each path and for what changes.
 func directionText(d *tcplabv1.Direction) []string {
 	first := shapeText(d.GetShape())
 	if t := d.GetTrace(); t != nil {
-		first = strings.TrimPrefix(first+", follows "+traceText(t), "as it is, ")
+		first = strings.TrimPrefix(first+", follows "+traceText(t), unshaped+", ")
 	}
 	lines := []string{first}
 	for _, p := range d.GetPaths() {
@@ -96,7 +99,7 @@ func shapeText(s *tcplabv1.Shape) string {
 		parts = append(parts, "queue "+limitText(q))
 	}
 	if len(parts) == 0 {
-		return "as it is"
+		return unshaped
 	}
 	return strings.Join(parts, ", ")
 }

@@ -110,6 +110,9 @@ func (l *linkSpec) between(c couple) linkSpec {
 	one.Addresses = slices.DeleteFunc(slices.Clone(l.Addresses), func(of nodeAddresses) bool {
 		return of.node != c.a && of.node != c.b
 	})
+	one.Interface = slices.DeleteFunc(slices.Clone(l.Interface), func(of textPair) bool {
+		return of.key != c.a && of.key != c.b
+	})
 	return one
 }
 

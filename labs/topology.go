@@ -67,14 +67,14 @@ func (v *topologyList) read(d *decoder, n *node) {
 	}
 }
 
-// wire is all that a link has but its nodes, its name and its addresses, which
+// wire is all that a link has but its nodes, its name, its addresses and its interfaces, which
 // the topology gives: whatever a link can do, a topology's can.
 type wire struct {
 	spec linkSpec
 }
 
 // wireKeys are those of a link that a topology's has not.
-func wireKeys() []string { return []string{"between", "name", "addresses"} }
+func wireKeys() []string { return []string{"between", "name", "addresses", "interface"} }
 
 func (v *wire) read(d *decoder, n *node) {
 	if n.kind != mapping {
@@ -87,7 +87,7 @@ func (v *wire) read(d *decoder, n *node) {
 	}}}}
 	for _, p := range n.pairs {
 		if slices.Contains(wireKeys(), p.key) {
-			d.add(p.at, "", "the topology gives its links their %s", map[string]string{"between": "nodes", "name": "names", "addresses": "addresses"}[p.key])
+			d.add(p.at, "", "the topology gives its links their %s", map[string]string{"between": "nodes", "name": "names", "addresses": "addresses", "interface": "interfaces"}[p.key])
 			continue
 		}
 		full.pairs = append(full.pairs, p)
