@@ -25,10 +25,16 @@ func Schema() ([]byte, error) {
 		name string
 		spec any
 	}{
-		{"node", &nodeSpec{}}, {"topology", &topologySpec{}},
-		{"overhead" + mappingSuffix, &overheadSpec{}}, {"queue" + mappingSuffix, &queueSpec{}}, {"jitter" + mappingSuffix, &jitterSpec{}},
-		{"loss" + mappingSuffix, &lossSpec{}}, {"reorder" + mappingSuffix, &reorderSpec{}}, {"chance" + mappingSuffix, &chanceSpec{}},
-		{"schedule" + mappingSuffix, &scheduleSpec{}}, {"trace" + mappingSuffix, &traceSpec{}},
+		{"node", &nodeSpec{}},
+		{"topology", &topologySpec{}},
+		{"overhead" + mappingSuffix, &overheadSpec{}},
+		{"queue" + mappingSuffix, &queueSpec{}},
+		{"jitter" + mappingSuffix, &jitterSpec{}},
+		{"loss" + mappingSuffix, &lossSpec{}},
+		{"reorder" + mappingSuffix, &reorderSpec{}},
+		{"chance" + mappingSuffix, &chanceSpec{}},
+		{"schedule" + mappingSuffix, &scheduleSpec{}},
+		{"trace" + mappingSuffix, &traceSpec{}},
 		{"wire", &linkSpec{}},
 	} {
 		def := reflectSchema(more.spec)

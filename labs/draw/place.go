@@ -66,10 +66,10 @@ func (g *graph) coreLine(core []int) []int {
 	return line
 }
 
-// column stacks nodes around a height.
-func (g *graph) column(spots []spot, nodes []int, x, y float64) {
+// column stacks nodes around the height of the line.
+func (g *graph) column(spots []spot, nodes []int, x float64) {
 	for i, n := range nodes {
-		spots[n] = spot{x, y + (float64(i)-float64(len(nodes)-1)/2)*down}
+		spots[n] = spot{x, (float64(i) - float64(len(nodes)-1)/2) * down}
 	}
 }
 
@@ -80,9 +80,9 @@ func (g *graph) along(spots []spot, line []int, leaves map[int][]int) {
 		spots[n] = spot{float64(i) * across, 0}
 		switch {
 		case i == 0:
-			g.column(spots, leaves[n], -across, 0)
+			g.column(spots, leaves[n], -across)
 		case i == len(line)-1:
-			g.column(spots, leaves[n], float64(i+1)*across, 0)
+			g.column(spots, leaves[n], float64(i+1)*across)
 		default:
 			for j, leaf := range leaves[n] {
 				spots[leaf] = spot{float64(i) * across, float64(j+1)*(down+60) + g.height(n)/2}
@@ -98,8 +98,8 @@ func (g *graph) around(spots []spot, hub int, leaves []int) {
 	const most, radius = 10, 460.0
 	if len(leaves) > most {
 		half := (len(leaves) + 1) / 2
-		g.column(spots, leaves[:half], -1.5*across, 0)
-		g.column(spots, leaves[half:], 1.5*across, 0)
+		g.column(spots, leaves[:half], -1.5*across)
+		g.column(spots, leaves[half:], 1.5*across)
 		return
 	}
 	for i, leaf := range leaves {
