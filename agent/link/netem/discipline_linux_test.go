@@ -120,7 +120,13 @@ func TestOneFlowMeetsTheDiscipline(t *testing.T) {
 				if median > limit/3 {
 					t.Errorf("%d frames waited at the median: nothing kept the queue short", median)
 				}
-				if marks && c.Marked == 0 {
+				// From a chance of 10 % on pie drops what it would mark (RFC 8033, 5.1), and slow start
+				// takes it there at once: that its ECN is on, only what is read back tells.
+				if test.queue.Discipline == link.PIE && marks {
+					if c.Early+c.Marked == 0 {
+						t.Errorf("nothing was marked or dropped early")
+					}
+				} else if marks && c.Marked == 0 {
 					t.Errorf("nothing was marked")
 				}
 				if !marks && (c.Early == 0 || c.Marked > 0) {

@@ -135,7 +135,7 @@ func TestLossHasItsMemory(t *testing.T) {
 		"alone":   {link.Loss{FourState: &link.FourState{P14: 0.1}}, 0, 1},
 		"burst":   {link.Loss{FourState: &link.FourState{P13: 0.05, P31: 0.3}}, 0.7, math.Sqrt(1.65 / 0.35)},
 		// The share stays what was asked though the draws crowd around their mean. What follows a loss is from 20 million draws by the same formula.
-		"correlated": {link.Loss{Chance: link.Chance{Probability: 0.2, Correlation: 0.5}}, 0.49, 2},
+		"correlated": {link.Loss{Chance: link.Chance{Probability: 0.2, Correlation: 0.5}}, 0.424, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := stand(t, [2]link.Shape{{Loss: test.loss}, {}})
@@ -302,28 +302,35 @@ func TestJitterSpreadsAndKeepsOrder(t *testing.T) {
 			}
 			t.Run(name+how, func(t *testing.T) {
 				test.jitter.Amount, test.jitter.Reorder = amount, reorder
-				b := stand(t, [2]link.Shape{{Delay: delay, Jitter: test.jitter}, {}})
-				came := b.listen(t, 1, 2*time.Second)
-				b.flood(t, 0, frames, 60)
-				all := came()
-				if len(all) != frames {
-					t.Fatalf("%d of %d frames came", len(all), frames)
+				var mean, sigma float64
+				for range 3 {
+					b := stand(t, [2]link.Shape{{Delay: delay, Jitter: test.jitter}, {}})
+					came := b.listen(t, 1, 2*time.Second)
+					b.flood(t, 0, frames, 60)
+					all := came()
+					if len(all) != frames {
+						t.Fatalf("%d of %d frames came", len(all), frames)
+					}
+					inOrder := slices.IsSortedFunc(all, func(a, b arrival) int { return int(a.number) - int(b.number) })
+					if inOrder == reorder {
+						t.Errorf("in order %v, asked reorder %v", inOrder, reorder)
+					}
+					if !reorder {
+						return // each waits behind the latest
+					}
+					var sum, squares float64
+					for _, a := range all {
+						off := (a.after - delay).Seconds() / amount.Seconds()
+						sum += off
+						squares += off * off
+					}
+					mean = sum / frames
+					sigma = math.Sqrt(squares/frames - mean*mean)
+					if mean < test.mean+0.5 {
+						break
+					}
+					t.Logf("this host stood still: all frames came %.0f ms late", mean*amount.Seconds()*1e3)
 				}
-				inOrder := slices.IsSortedFunc(all, func(a, b arrival) int { return int(a.number) - int(b.number) })
-				if inOrder == reorder {
-					t.Errorf("in order %v, asked reorder %v", inOrder, reorder)
-				}
-				if !reorder {
-					return // each waits behind the latest
-				}
-				var sum, squares float64
-				for _, a := range all {
-					off := (a.after - delay).Seconds() / amount.Seconds()
-					sum += off
-					squares += off * off
-				}
-				mean := sum / frames
-				sigma := math.Sqrt(squares/frames - mean*mean)
 				// The flood and a busy host come on top of the mean, never of the spread.
 				if sigma < 0.8*test.sigma || sigma > 1.25*test.sigma {
 					t.Errorf("delays spread by %.2f jitters, want %.2f", sigma, test.sigma)
