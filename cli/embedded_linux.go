@@ -103,6 +103,13 @@ func (a *app) serve(ctx context.Context, dir string, st *store.Store, emptied fu
 		hostName = "localhost"
 	}
 	agentClient := tcplabv1.NewAgentServiceClient(agentConn)
+	journals := dir
+	if st == nil {
+		// They outlive a holder's folder.
+		if journals, err = a.stateDirectory(); err != nil {
+			return nil, errors.Join(err, agentConn.Close(), controllerConn.Close(), socket.Close())
+		}
+	}
 
 	// The controller ends before the agent that it commands.
 	controllerCtx, stopController := context.WithCancel(context.Background())
@@ -112,7 +119,7 @@ func (a *app) serve(ctx context.Context, dir string, st *store.Store, emptied fu
 		return agent.Run(agentCtx, agent.Config{
 			// A controller of this process has no claim on an earlier one's results.
 			SpoolDir: filepath.Join(dir, "spool"), DiscardSpool: true, HostName: hostName, Version: version(), Log: a.log.With("part", "agent"),
-			JournalDir: filepath.Join(dir, "journals"), PolicyPath: a.Getenv(policyVar), Watchdog: watchdog(),
+			JournalDir: filepath.Join(journals, "journals"), PolicyPath: a.Getenv(policyVar), Watchdog: watchdog(),
 		}, agentPipe)
 	})
 	controllerGroup.Go(func() error {
