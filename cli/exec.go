@@ -280,6 +280,9 @@ func (s *session) output(a *app) (*tcplabv1.ProgramExit, error) {
 
 // input hands on standard input, no more at once than the program takes soon.
 func (s *session) input(ctx context.Context, in io.Reader) {
+	if f, ok := in.(*os.File); ok && behind(f) {
+		in = strings.NewReader("") // a job in the background has nobody to type
+	}
 	for {
 		piece := make([]byte, pieceSize)
 		n, err := in.Read(piece)

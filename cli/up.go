@@ -161,10 +161,13 @@ func (a *app) printDeployment(d *tcplabv1.Deployment, f format) error {
 
 // goOn says what can be done with a lab that stands.
 func (a *app) goOn(d *tcplabv1.Deployment) {
+	a.printf("\n")
 	for _, reason := range d.GetEngineReasons() {
 		a.printf("%s\n", reason)
 	}
-	a.printf("\n")
+	if len(d.GetEngineReasons()) > 0 {
+		a.printf("\n")
+	}
 	node, link := "", ""
 	for _, n := range d.GetNodes() {
 		if len(n.GetAddresses()) > 0 {
@@ -185,8 +188,12 @@ func (a *app) goOn(d *tcplabv1.Deployment) {
 			[]string{fmt.Sprintf("tcplab link set %s/%s delay=80ms", d.GetName(), link), "change one while traffic flows"})
 	}
 	rows = append(rows, []string{"tcplab down " + d.GetName(), "take it away"})
+	width := 0
 	for _, row := range rows {
-		a.printf("  %-44s %s\n", row[0], row[1])
+		width = max(width, len(row[0]))
+	}
+	for _, row := range rows {
+		a.printf("  %-*s  %s\n", width, row[0], row[1])
 	}
 }
 
