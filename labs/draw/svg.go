@@ -117,8 +117,13 @@ func (g *graph) svgLinks(lines, labels *strings.Builder, spots []spot, f *frame)
 		apart := math.Abs(off.x)*(w+20) + math.Abs(off.y)*(h+30)
 		bend := (float64(slices.Index(same, i)) - float64(len(same)-1)/2) * apart
 		middle := spot{(from.x + to.x) / 2, (from.y + to.y) / 2}
-		fmt.Fprintf(lines, `<path d="M %.1f %.1f Q %.1f %.1f %.1f %.1f" fill="none" stroke="#7f8ea3" stroke-width="1.5"/>`+"\n",
+		curve := fmt.Sprintf(`<path d="M %.1f %.1f Q %.1f %.1f %.1f %.1f" fill="none" stroke="#7f8ea3" stroke-width="1.5"/>`+"\n",
 			from.x, from.y, middle.x+2*bend*off.x, middle.y+2*bend*off.y, to.x, to.y)
+		if leaf, hub, column := g.inColumn(pair, spots); column && len(same) == 1 {
+			f.include(g.svgElbow(lines, labels, label, spots[leaf], spots[hub]), w, h)
+			continue
+		}
+		lines.WriteString(curve)
 		t := g.where(pair, length)
 		at := spot{
 			from.x + t*(to.x-from.x) + 4*t*(1-t)*bend*off.x,
@@ -129,6 +134,30 @@ func (g *graph) svgLinks(lines, labels *strings.Builder, spots []spot, f *frame)
 			svgLabel(labels, label, at)
 		}
 	}
+}
+
+// inColumn tells the endpoint of a link that stands in a column beside its hub.
+func (g *graph) inColumn(pair [2]int, spots []spot) (leaf, hub int, column bool) {
+	leaf, hub = pair[0], pair[1]
+	if !g.isLeaf(leaf) {
+		leaf, hub = hub, leaf
+	}
+	dx, dy := math.Abs(spots[leaf].x-spots[hub].x), math.Abs(spots[leaf].y-spots[hub].y)
+	return leaf, hub, g.isLeaf(leaf) && dx > 1.4*across && dy > 1
+}
+
+// svgElbow draws a link of a column: level past the other boxes, where its label
+// has room, and then straight to the hub. It returns the label's place.
+func (g *graph) svgElbow(lines, labels *strings.Builder, label []string, leaf, hub spot) spot {
+	w, _ := extent(label)
+	side := math.Copysign(1, hub.x-leaf.x)
+	elbow := leaf.x + side*(boxWidth/2+w+30)
+	fmt.Fprintf(lines, `<path d="M %.1f %.1f H %.1f L %.1f %.1f" fill="none" stroke="#7f8ea3" stroke-width="1.5"/>`+"\n", leaf.x, leaf.y, elbow, hub.x, hub.y)
+	at := spot{leaf.x + side*(boxWidth/2+w/2+15), leaf.y}
+	if len(label) > 0 {
+		svgLabel(labels, label, at)
+	}
+	return at
 }
 
 // where is at which part of a link its label stands: in the middle, but nearer to an
