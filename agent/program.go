@@ -126,6 +126,10 @@ func (d *deployment) programSpec(start *tcplabv1.Program) (program.Spec, error) 
 	if i < 0 {
 		return program.Spec{}, rpcerr.New(codes.NotFound, rpcerr.NotFound, "", "deployment %s has no node %s", d.id, start.GetNode())
 	}
+	if d.plan.Nodes[i].Foreign {
+		return program.Spec{}, rpcerr.New(codes.FailedPrecondition, rpcerr.LabInvalid, "Start programs of this host as ever: the link shapes what they send.",
+			"node %s is not of the lab's own making: there is nothing to enter", start.GetNode())
+	}
 	home, err := os.UserHomeDir()
 	if err != nil {
 		home = ""

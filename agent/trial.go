@@ -239,6 +239,9 @@ func (a *agent) measure(ctx context.Context, t *trial, kept *spool.Trial) (_ *tc
 	after, counterErr := d.counters()
 	if counterErr == nil {
 		for i, n := range d.plan.Nodes {
+			if n.Foreign {
+				continue // what else the host does would be counted as the lab's
+			}
 			result.Counters = append(result.Counters, &tcplabv1.NodeCounters{Node: n.Name, Values: observe.Delta(before[i], after[i])})
 		}
 	}
@@ -257,6 +260,9 @@ func commit(samples *observe.Parquet, file *spool.File) (*tcplabv1.Artifact, err
 func (d *deployment) counters() ([]observe.Counters, error) {
 	all := make([]observe.Counters, len(d.standing.Nodes))
 	for i, node := range d.standing.Nodes {
+		if node == nil {
+			continue
+		}
 		var err error
 		if all[i], err = observe.ReadCounters(node); err != nil {
 			return nil, err
