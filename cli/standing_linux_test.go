@@ -271,7 +271,7 @@ func TestExecOnTerminal(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, script, "-qec",
-		program+` exec bare client -- sh -c 'stty size; trap "echo caught; exit 11" INT; echo ready; sleep 100'`, "/dev/null")
+		program+` exec bare client -- sh -c 'stty size; trap "echo caught; exit 11" INT; echo ready; while :; do sleep 0.01; done'`, "/dev/null")
 	cmd.Env = append(storyEnv(), stateDirVar+"="+s.state, runtimeDirVar+"="+filepath.Join(s.state, "run"), "SHELL=/bin/sh")
 	typed, err := cmd.StdinPipe()
 	if err != nil {

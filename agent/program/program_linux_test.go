@@ -194,7 +194,7 @@ func TestTerminal(t *testing.T) {
 
 // Ctrl-C on its terminal reaches the program, which may answer it.
 func TestInterrupt(t *testing.T) {
-	s := spec(t, "sh", "-c", "trap 'echo caught; exit 9' INT; echo ready; sleep 100")
+	s := spec(t, "sh", "-c", "trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.01; done")
 	s.Terminal = &Size{Columns: 80, Rows: 24}
 	p, err := Start(s)
 	if err != nil {
@@ -228,7 +228,7 @@ func await(t *testing.T, r io.Reader, seen *strings.Builder, text string) {
 
 // A signal reaches the program and what it runs, and one that comes late is no error.
 func TestSignal(t *testing.T) {
-	p, err := Start(spec(t, "sh", "-c", "trap 'echo caught; exit 4' TERM; echo ready; sleep 100"))
+	p, err := Start(spec(t, "sh", "-c", "trap 'echo caught; exit 4' TERM; echo ready; while :; do sleep 0.01; done"))
 	if err != nil {
 		t.Fatal(err)
 	}
