@@ -7,7 +7,7 @@ type frame struct {
 	data   []byte // as the port gave it, with the port's header in front
 	size   int    // bytes on the wire, Ethernet header included: what rates and limits count
 	leaves int64  // when it leaves the stage it is in, in ns of the loop's clock; of what waits, when it came
-	unseen int64  // ns that it may have waited in its port before it was read
+	unseen int64  // ns that it waited in its port before it was read, as estimated
 }
 
 // list holds frames in order of arrival.

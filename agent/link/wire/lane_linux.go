@@ -106,8 +106,9 @@ func (l *lane) gather(now func() int64) (bool, error) {
 		f.size = n - l.header
 		f.leaves = arrival
 		if arrival == at {
-			// A TAP has no time stamps: it came since the port was last seen empty.
-			f.unseen = at - l.empty
+			// A TAP has no time stamps: it came since the port was last seen empty, in the
+			// middle of that for all that is known.
+			f.unseen = (at - l.empty) / 2
 		}
 		l.read.push(f)
 	}

@@ -111,8 +111,8 @@ func (l *Link) Counters() ([2]link.Counters, error) {
 }
 
 // Lateness is how late each direction handed its frames over, counted from their arrival. A TAP
-// does not tell that: there it is counted from when the loop last saw the TAP empty, which may
-// say too much and never too little.
+// does not tell that: there it is counted from the middle between the look that found the TAP
+// empty and the one that found the frame. What a sleeping loop takes to wake is not in it.
 func (l *Link) Lateness() ([2]link.Lateness, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
