@@ -41,9 +41,10 @@ type deployment struct {
 	uses    sync.WaitGroup // of what stands, beside that which has it busy
 	gone    chan struct{}  // closed when nothing of it is left
 
-	played []played // since the links were last re-armed; whose the deployment is while it is busy
+	schedules standingSchedules // whose the deployment is while it is busy
 
 	mu      sync.Mutex             // guards what is below
+	played  []played               // since the links were last re-armed
 	busy    string                 // what has it now; empty: nothing
 	idle    chan struct{}          // closed when that has ended; nil while idle
 	reports []*tcplabv1.LinkReport // of the last verification, or as built
@@ -282,6 +283,8 @@ func (d *deployment) remove(why error) (first bool, err error) {
 			<-idle
 		}
 		d.uses.Wait()
+		// A change that failed is in the log.
+		_ = d.schedules.stop()
 		if err = errors.Join(d.standing.Close(), d.engines.Close()); err != nil {
 			err = fmt.Errorf("remove deployment %s: %w", d.id, err)
 		}

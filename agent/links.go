@@ -104,6 +104,13 @@ func (d *deployment) changeLink(to *tcplabv1.Link) ([]*tcplabv1.LinkReport, erro
 	if err := d.checkChange(i, directions); err != nil {
 		return nil, err
 	}
+	d.mu.Lock()
+	scheduled := d.isPlayed(i, 0) || d.isPlayed(i, 1)
+	d.mu.Unlock()
+	if scheduled {
+		return nil, rpcerr.New(codes.FailedPrecondition, rpcerr.RequestInvalid, "Let the lab stand without its schedule, and change the link by hand.",
+			"link %s follows the schedule of its lab", to.GetName())
+	}
 	before := d.plan.Links[i].Directions
 	if err := d.applyChange(i, before, directions); err != nil {
 		return nil, fmt.Errorf("change link %s: %w", to.GetName(), err)

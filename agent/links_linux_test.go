@@ -105,3 +105,52 @@ func TestChangeVeth(t *testing.T) {
 		t.Errorf("during a trial: %v", err)
 	}
 }
+
+// A lab that only stands plays its schedules from StartSchedules on, and a verification lets them
+// begin anew. A link that follows one is not changed by hand.
+func TestStandingSchedules(t *testing.T) {
+	need.TUN(t)
+	r := start(t, t.TempDir())
+	lab := twoNodes(t, &tcplabv1.Shape{Delay: durationpb.New(5 * time.Millisecond)})
+	forward := lab.GetLinks()[0].GetForward()
+	step := func(at, delay time.Duration) *tcplabv1.ScheduleStep {
+		return &tcplabv1.ScheduleStep{At: durationpb.New(at), Shape: &tcplabv1.Shape{Delay: durationpb.New(delay)}}
+	}
+	forward.Schedule = []*tcplabv1.ScheduleStep{step(0, 10*time.Millisecond), step(time.Hour, time.Second)}
+	r.apply(t, "d", lab)
+	delays := func() [2]time.Duration {
+		links := r.readLinks(t)
+		if len(links[0].GetDrift()) > 0 {
+			t.Errorf("a schedule is no drift: %v", links[0].GetDrift())
+		}
+		return [2]time.Duration{links[0].GetApplied().GetDelay().AsDuration(), links[1].GetApplied().GetDelay().AsDuration()}
+	}
+	if got := delays(); got != [2]time.Duration{5 * time.Millisecond, 5 * time.Millisecond} {
+		t.Errorf("before its schedule the link has %v", got)
+	}
+	// Twice: it begins anew.
+	for range 2 {
+		if _, err := r.StartSchedules(r.ctx, &tcplabv1.StartSchedulesRequest{DeploymentId: "d"}); err != nil {
+			t.Fatal(err)
+		}
+		if got := delays(); got != [2]time.Duration{10 * time.Millisecond, 5 * time.Millisecond} {
+			t.Errorf("after its first step the link has %v", got)
+		}
+	}
+	if _, err := r.ChangeLink(r.ctx, &tcplabv1.ChangeLinkRequest{DeploymentId: "d", Link: lab.GetLinks()[0]}); codeOf(err) != codes.FailedPrecondition {
+		t.Errorf("changed under its schedule: %v", err)
+	}
+	verified, err := r.Verify(r.ctx, &tcplabv1.VerifyRequest{DeploymentId: "d"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := verified.GetLinks()[0].GetMeasured().GetDelay().AsDuration(); d > 9*time.Millisecond {
+		t.Errorf("verification measured %v: the shape before the schedule has 5 ms", d)
+	}
+	if got := delays()[0]; got != 10*time.Millisecond {
+		t.Errorf("after a verification the link has %v", got)
+	}
+	if _, err := r.StartSchedules(r.ctx, &tcplabv1.StartSchedulesRequest{DeploymentId: "absent"}); codeOf(err) != codes.NotFound {
+		t.Errorf("of no deployment: %v", err)
+	}
+}

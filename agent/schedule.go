@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 
@@ -12,16 +13,18 @@ import (
 	"github.com/tcplab/tcplab/agent/link/schedule"
 )
 
-// play begins the schedules of a trial's links. A change that fails ends ctx's trial through fail. Who has
+// play begins the links' schedules, which end with ctx. A change that fails is told to fail. Who has
 // the deployment busy calls it.
-func (d *deployment) play(ctx context.Context, fail context.CancelCauseFunc) (*schedule.Playing, error) {
+func (d *deployment) play(ctx context.Context, fail func(error)) (*schedule.Playing, error) {
 	var parts []schedule.Part
 	for i, l := range d.standing.Links {
 		for way, direction := range d.standing.Spec(i).Directions {
 			if len(direction.Schedule.Steps) == 0 {
 				continue
 			}
+			d.mu.Lock()
 			d.played = append(d.played, played{link: i, way: way})
+			d.mu.Unlock()
 			parts = append(parts, schedule.Part{Direction: direction, Change: func(m schedule.Moment) error {
 				err := l.Change(way, m.To)
 				if err == nil && !m.Passing {
@@ -40,8 +43,50 @@ func (d *deployment) play(ctx context.Context, fail context.CancelCauseFunc) (*s
 // wayWord names a direction for people.
 func wayWord(way int) string { return [2]string{"forward", "backward"}[way] }
 
-// played is a direction that a trial's schedule may have changed.
+// played is a direction that a schedule may have changed.
 type played struct{ link, way int }
+
+// standingSchedules are those of a lab that is not run.
+type standingSchedules struct {
+	playing *schedule.Playing // nil: they are not played
+	log     *slog.Logger
+}
+
+// stop ends the playing and returns the first change that failed.
+func (s *standingSchedules) stop() error {
+	if s.playing == nil {
+		return nil
+	}
+	err := s.playing.Stop()
+	s.playing = nil
+	return err
+}
+
+// startSchedules plays the schedules until the deployment's removal, a trial or a verification.
+func (d *deployment) startSchedules(log *slog.Logger) error {
+	release, err := d.occupy("the start of its schedules")
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := d.restore(); err != nil {
+		return err
+	}
+	d.schedules.log = log
+	return d.playStanding()
+}
+
+func (d *deployment) playStanding() (err error) {
+	d.schedules.playing, err = d.play(d.life, func(err error) {
+		d.schedules.log.Error("a schedule has ended early", "deployment", d.id, "error", err)
+	})
+	return err
+}
+
+// isPlayed reports whether a schedule may have changed the direction. The caller has d.mu.
+func (d *deployment) isPlayed(link, way int) bool {
+	return slices.Contains(d.played, played{link: link, way: way})
+}
 
 // drifted says what a direction is not that it was asked to be.
 func (d *deployment) drifted(i, way int, asked link.Direction) error {
@@ -63,16 +108,24 @@ func (d *deployment) drifted(i, way int, asked link.Direction) error {
 	return nil
 }
 
-// restore gives links the shapes that they had before any schedule.
+// restore ends schedules that are played while the lab only stands, and gives links the shapes that they had before
+// any. Who has the deployment busy calls it.
 func (d *deployment) restore() error {
-	for _, p := range d.played {
+	// A change that failed is in the log.
+	_ = d.schedules.stop()
+	d.mu.Lock()
+	all := d.played
+	d.mu.Unlock()
+	for _, p := range all {
 		first := d.standing.Spec(p.link).Directions[p.way]
 		first.Schedule = link.Schedule{}
 		if err := d.standing.Links[p.link].Change(p.way, first); err != nil {
 			return fmt.Errorf("put link %s back to its first shape: %w", d.plan.Links[p.link].Name, err)
 		}
 	}
+	d.mu.Lock()
 	d.played = nil
+	d.mu.Unlock()
 	return nil
 }
 

@@ -174,6 +174,20 @@ func (s *service) AcknowledgeTrial(_ context.Context, r *tcplabv1.AcknowledgeTri
 	return &tcplabv1.AcknowledgeTrialResponse{}, nil
 }
 
+func (s *service) StartSchedules(ctx context.Context, r *tcplabv1.StartSchedulesRequest) (*tcplabv1.StartSchedulesResponse, error) {
+	if err := s.agent.command(r.GetTerm()); err != nil {
+		return nil, err
+	}
+	d, err := s.agent.deployment(ctx, r.GetDeploymentId())
+	if err == nil {
+		err = d.startSchedules(s.agent.cfg.Log)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &tcplabv1.StartSchedulesResponse{}, nil
+}
+
 func (s *service) RenewLease(ctx context.Context, r *tcplabv1.RenewLeaseRequest) (*tcplabv1.RenewLeaseResponse, error) {
 	if err := s.agent.command(r.GetTerm()); err != nil {
 		return nil, err

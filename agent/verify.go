@@ -62,6 +62,7 @@ func (d *deployment) verify(ctx context.Context, limit time.Duration) (_ []*tcpl
 	defer release()
 	ctx, cancel := d.during(ctx)
 	defer cancel()
+	again := d.schedules.playing != nil
 	if err := d.restore(); err != nil {
 		return nil, err
 	}
@@ -93,12 +94,20 @@ func (d *deployment) verify(ctx context.Context, limit time.Duration) (_ []*tcpl
 			}
 		}
 	}
-	if err := d.readBack(reports); err != nil {
+	d.mu.Lock()
+	err = d.readBack(reports)
+	if err == nil {
+		d.reports = reports
+	}
+	d.mu.Unlock()
+	if err != nil {
 		return nil, err
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.reports = reports
+	if again {
+		if err := d.playStanding(); err != nil {
+			return nil, err
+		}
+	}
 	return reports, nil
 }
 
@@ -136,7 +145,8 @@ func (d *deployment) readBack(reports []*tcplabv1.LinkReport) error {
 	return nil
 }
 
-// readBackLink does so for the link at the index, of whose directions are the reports.
+// readBackLink does so for the link at the index, of whose directions are the reports. What a
+// schedule has changed is not compared: it is as that says. The caller has d.mu.
 func (d *deployment) readBackLink(i int, reports [2][]*tcplabv1.LinkReport) error {
 	applied, err := d.standing.Links[i].ReadBack()
 	if err != nil {
@@ -144,6 +154,9 @@ func (d *deployment) readBackLink(i int, reports [2][]*tcplabv1.LinkReport) erro
 	}
 	for way, asked := range d.standing.Spec(i).Directions {
 		drift := asked.Drift(applied[way], resolution(d.choice.kinds[i]))
+		if d.isPlayed(i, way) {
+			drift = nil
+		}
 		for _, r := range reports[way] {
 			if shape := applied[way].ShapeOf(r.GetPath()); shape != nil {
 				r.Applied = topology.ShapeMessage(*shape)

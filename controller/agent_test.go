@@ -214,6 +214,10 @@ func (a *scriptedAgent) AcknowledgeTrial(ctx context.Context, req *tcplabv1.Ackn
 	return &tcplabv1.AcknowledgeTrialResponse{}, a.called(ctx, "AcknowledgeTrial")
 }
 
+func (a *scriptedAgent) StartSchedules(ctx context.Context, _ *tcplabv1.StartSchedulesRequest) (*tcplabv1.StartSchedulesResponse, error) {
+	return &tcplabv1.StartSchedulesResponse{}, a.called(ctx, "StartSchedules")
+}
+
 func (a *scriptedAgent) RenewLease(ctx context.Context, req *tcplabv1.RenewLeaseRequest) (*tcplabv1.RenewLeaseResponse, error) {
 	a.mu.Lock()
 	_, stands := a.labs[req.GetDeploymentId()]

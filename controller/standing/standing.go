@@ -185,6 +185,9 @@ func (s *Deployments) build(ctx context.Context, d *deployment) (_ *tcplabv1.Dep
 	if wrong := run.WrongLinks(verified.GetLinks()); wrong != "" {
 		return nil, rpcerr.New(codes.Aborted, rpcerr.LinkWrong, "Leave the host idle, or ask for what it can carry.", "lab %s does not stand: %s", d.lab.GetName(), wrong)
 	}
+	if _, err := s.cfg.Agent.StartSchedules(ctx, &tcplabv1.StartSchedulesRequest{Term: s.cfg.Term, DeploymentId: d.id()}); err != nil {
+		return nil, agentError(err, "start the schedules of lab %s", d.lab.GetName())
+	}
 	d.mu.Lock()
 	d.message.State = tcplabv1.DeploymentState_DEPLOYMENT_STATE_STANDING
 	d.message.Nodes, d.message.EngineReasons = applied.GetNodes(), applied.GetEngineReasons()

@@ -745,6 +745,98 @@ func (x *RunProgramResponse) GetOutput() *ProgramOutput {
 	return nil
 }
 
+// StartSchedulesRequest names a deployment.
+type StartSchedulesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The controller's term.
+	Term uint64 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	// The deployment's ID.
+	DeploymentId  string `protobuf:"bytes,2,opt,name=deployment_id,json=deploymentId,proto3" json:"deployment_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartSchedulesRequest) Reset() {
+	*x = StartSchedulesRequest{}
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartSchedulesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartSchedulesRequest) ProtoMessage() {}
+
+func (x *StartSchedulesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartSchedulesRequest.ProtoReflect.Descriptor instead.
+func (*StartSchedulesRequest) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *StartSchedulesRequest) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *StartSchedulesRequest) GetDeploymentId() string {
+	if x != nil {
+		return x.DeploymentId
+	}
+	return ""
+}
+
+// StartSchedulesResponse is empty: what happens at 0 has happened.
+type StartSchedulesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartSchedulesResponse) Reset() {
+	*x = StartSchedulesResponse{}
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartSchedulesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartSchedulesResponse) ProtoMessage() {}
+
+func (x *StartSchedulesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartSchedulesResponse.ProtoReflect.Descriptor instead.
+func (*StartSchedulesResponse) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{14}
+}
+
 // StartTrialRequest names a deployment and the trial to run in it.
 type StartTrialRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -760,7 +852,7 @@ type StartTrialRequest struct {
 
 func (x *StartTrialRequest) Reset() {
 	*x = StartTrialRequest{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[13]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -772,7 +864,7 @@ func (x *StartTrialRequest) String() string {
 func (*StartTrialRequest) ProtoMessage() {}
 
 func (x *StartTrialRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[13]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -785,7 +877,7 @@ func (x *StartTrialRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartTrialRequest.ProtoReflect.Descriptor instead.
 func (*StartTrialRequest) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{13}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StartTrialRequest) GetTerm() uint64 {
@@ -818,7 +910,7 @@ type StartTrialResponse struct {
 
 func (x *StartTrialResponse) Reset() {
 	*x = StartTrialResponse{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[14]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -830,7 +922,7 @@ func (x *StartTrialResponse) String() string {
 func (*StartTrialResponse) ProtoMessage() {}
 
 func (x *StartTrialResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[14]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -843,7 +935,7 @@ func (x *StartTrialResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartTrialResponse.ProtoReflect.Descriptor instead.
 func (*StartTrialResponse) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{14}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{16}
 }
 
 // WatchTrialRequest names a trial.
@@ -857,7 +949,7 @@ type WatchTrialRequest struct {
 
 func (x *WatchTrialRequest) Reset() {
 	*x = WatchTrialRequest{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[15]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -869,7 +961,7 @@ func (x *WatchTrialRequest) String() string {
 func (*WatchTrialRequest) ProtoMessage() {}
 
 func (x *WatchTrialRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[15]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -882,7 +974,7 @@ func (x *WatchTrialRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTrialRequest.ProtoReflect.Descriptor instead.
 func (*WatchTrialRequest) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{15}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchTrialRequest) GetTrialId() string {
@@ -911,7 +1003,7 @@ type WatchTrialResponse struct {
 
 func (x *WatchTrialResponse) Reset() {
 	*x = WatchTrialResponse{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[16]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -923,7 +1015,7 @@ func (x *WatchTrialResponse) String() string {
 func (*WatchTrialResponse) ProtoMessage() {}
 
 func (x *WatchTrialResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[16]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -936,7 +1028,7 @@ func (x *WatchTrialResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTrialResponse.ProtoReflect.Descriptor instead.
 func (*WatchTrialResponse) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{16}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WatchTrialResponse) GetTime() *timestamppb.Timestamp {
@@ -1016,7 +1108,7 @@ type ExperimentStarted struct {
 
 func (x *ExperimentStarted) Reset() {
 	*x = ExperimentStarted{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[17]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1028,7 +1120,7 @@ func (x *ExperimentStarted) String() string {
 func (*ExperimentStarted) ProtoMessage() {}
 
 func (x *ExperimentStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[17]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1041,7 +1133,7 @@ func (x *ExperimentStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExperimentStarted.ProtoReflect.Descriptor instead.
 func (*ExperimentStarted) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{17}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ExperimentStarted) GetExperiment() string {
@@ -1064,7 +1156,7 @@ type FlowEnded struct {
 
 func (x *FlowEnded) Reset() {
 	*x = FlowEnded{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[18]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1076,7 +1168,7 @@ func (x *FlowEnded) String() string {
 func (*FlowEnded) ProtoMessage() {}
 
 func (x *FlowEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[18]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1089,7 +1181,7 @@ func (x *FlowEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowEnded.ProtoReflect.Descriptor instead.
 func (*FlowEnded) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{18}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *FlowEnded) GetFlow() string {
@@ -1119,7 +1211,7 @@ type TrialEnded struct {
 
 func (x *TrialEnded) Reset() {
 	*x = TrialEnded{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[19]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1131,7 +1223,7 @@ func (x *TrialEnded) String() string {
 func (*TrialEnded) ProtoMessage() {}
 
 func (x *TrialEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[19]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1144,7 +1236,7 @@ func (x *TrialEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrialEnded.ProtoReflect.Descriptor instead.
 func (*TrialEnded) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{19}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TrialEnded) GetResult() *TrialResult {
@@ -1174,7 +1266,7 @@ type CancelTrialRequest struct {
 
 func (x *CancelTrialRequest) Reset() {
 	*x = CancelTrialRequest{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[20]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1186,7 +1278,7 @@ func (x *CancelTrialRequest) String() string {
 func (*CancelTrialRequest) ProtoMessage() {}
 
 func (x *CancelTrialRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[20]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1199,7 +1291,7 @@ func (x *CancelTrialRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTrialRequest.ProtoReflect.Descriptor instead.
 func (*CancelTrialRequest) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{20}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CancelTrialRequest) GetTerm() uint64 {
@@ -1225,7 +1317,7 @@ type CancelTrialResponse struct {
 
 func (x *CancelTrialResponse) Reset() {
 	*x = CancelTrialResponse{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[21]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1237,7 +1329,7 @@ func (x *CancelTrialResponse) String() string {
 func (*CancelTrialResponse) ProtoMessage() {}
 
 func (x *CancelTrialResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[21]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1250,7 +1342,7 @@ func (x *CancelTrialResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTrialResponse.ProtoReflect.Descriptor instead.
 func (*CancelTrialResponse) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{21}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{23}
 }
 
 // ReadArtifactRequest names a file of a trial.
@@ -1268,7 +1360,7 @@ type ReadArtifactRequest struct {
 
 func (x *ReadArtifactRequest) Reset() {
 	*x = ReadArtifactRequest{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[22]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1280,7 +1372,7 @@ func (x *ReadArtifactRequest) String() string {
 func (*ReadArtifactRequest) ProtoMessage() {}
 
 func (x *ReadArtifactRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[22]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1293,7 +1385,7 @@ func (x *ReadArtifactRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadArtifactRequest.ProtoReflect.Descriptor instead.
 func (*ReadArtifactRequest) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{22}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ReadArtifactRequest) GetTrialId() string {
@@ -1328,7 +1420,7 @@ type ReadArtifactResponse struct {
 
 func (x *ReadArtifactResponse) Reset() {
 	*x = ReadArtifactResponse{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[23]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1340,7 +1432,7 @@ func (x *ReadArtifactResponse) String() string {
 func (*ReadArtifactResponse) ProtoMessage() {}
 
 func (x *ReadArtifactResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[23]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1353,7 +1445,7 @@ func (x *ReadArtifactResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadArtifactResponse.ProtoReflect.Descriptor instead.
 func (*ReadArtifactResponse) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{23}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ReadArtifactResponse) GetData() []byte {
@@ -1376,7 +1468,7 @@ type AcknowledgeTrialRequest struct {
 
 func (x *AcknowledgeTrialRequest) Reset() {
 	*x = AcknowledgeTrialRequest{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[24]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1388,7 +1480,7 @@ func (x *AcknowledgeTrialRequest) String() string {
 func (*AcknowledgeTrialRequest) ProtoMessage() {}
 
 func (x *AcknowledgeTrialRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[24]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1401,7 +1493,7 @@ func (x *AcknowledgeTrialRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeTrialRequest.ProtoReflect.Descriptor instead.
 func (*AcknowledgeTrialRequest) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{24}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AcknowledgeTrialRequest) GetTerm() uint64 {
@@ -1427,7 +1519,7 @@ type AcknowledgeTrialResponse struct {
 
 func (x *AcknowledgeTrialResponse) Reset() {
 	*x = AcknowledgeTrialResponse{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[25]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1439,7 +1531,7 @@ func (x *AcknowledgeTrialResponse) String() string {
 func (*AcknowledgeTrialResponse) ProtoMessage() {}
 
 func (x *AcknowledgeTrialResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[25]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1452,7 +1544,7 @@ func (x *AcknowledgeTrialResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeTrialResponse.ProtoReflect.Descriptor instead.
 func (*AcknowledgeTrialResponse) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{25}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{27}
 }
 
 // RenewLeaseRequest names a deployment.
@@ -1468,7 +1560,7 @@ type RenewLeaseRequest struct {
 
 func (x *RenewLeaseRequest) Reset() {
 	*x = RenewLeaseRequest{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[26]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1480,7 +1572,7 @@ func (x *RenewLeaseRequest) String() string {
 func (*RenewLeaseRequest) ProtoMessage() {}
 
 func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[26]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1493,7 +1585,7 @@ func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseRequest.ProtoReflect.Descriptor instead.
 func (*RenewLeaseRequest) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{26}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RenewLeaseRequest) GetTerm() uint64 {
@@ -1519,7 +1611,7 @@ type RenewLeaseResponse struct {
 
 func (x *RenewLeaseResponse) Reset() {
 	*x = RenewLeaseResponse{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[27]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1531,7 +1623,7 @@ func (x *RenewLeaseResponse) String() string {
 func (*RenewLeaseResponse) ProtoMessage() {}
 
 func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[27]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1544,7 +1636,7 @@ func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseResponse.ProtoReflect.Descriptor instead.
 func (*RenewLeaseResponse) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{27}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{29}
 }
 
 // RemoveRequest names a deployment.
@@ -1560,7 +1652,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[28]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1572,7 +1664,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[28]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1585,7 +1677,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{28}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RemoveRequest) GetTerm() uint64 {
@@ -1611,7 +1703,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[29]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1623,7 +1715,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[29]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1636,7 +1728,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{29}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{31}
 }
 
 var File_tcplab_v1_agent_service_proto protoreflect.FileDescriptor
@@ -1684,7 +1776,11 @@ const file_tcplab_v1_agent_service_proto_rawDesc = "" +
 	"\rdeployment_id\x18\x02 \x01(\tR\fdeploymentId\x125\n" +
 	"\x05input\x18\x03 \x01(\v2\x17.tcplab.v1.ProgramInputB\x06\xbaH\x03\xc8\x01\x01R\x05input\"F\n" +
 	"\x12RunProgramResponse\x120\n" +
-	"\x06output\x18\x01 \x01(\v2\x18.tcplab.v1.ProgramOutputR\x06output\"\x97\x01\n" +
+	"\x06output\x18\x01 \x01(\v2\x18.tcplab.v1.ProgramOutputR\x06output\"Y\n" +
+	"\x15StartSchedulesRequest\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x12,\n" +
+	"\rdeployment_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\fdeploymentId\"\x18\n" +
+	"\x16StartSchedulesResponse\"\x97\x01\n" +
 	"\x11StartTrialRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12,\n" +
 	"\rdeployment_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\fdeploymentId\x12@\n" +
@@ -1732,11 +1828,12 @@ const file_tcplab_v1_agent_service_proto_rawDesc = "" +
 	"\rRemoveRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12,\n" +
 	"\rdeployment_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\fdeploymentId\"\x10\n" +
-	"\x0eRemoveResponse2\xcd\a\n" +
+	"\x0eRemoveResponse2\xa4\b\n" +
 	"\fAgentService\x12@\n" +
 	"\aGetHost\x12\x19.tcplab.v1.GetHostRequest\x1a\x1a.tcplab.v1.GetHostResponse\x12:\n" +
 	"\x05Apply\x12\x17.tcplab.v1.ApplyRequest\x1a\x18.tcplab.v1.ApplyResponse\x12=\n" +
-	"\x06Verify\x12\x18.tcplab.v1.VerifyRequest\x1a\x19.tcplab.v1.VerifyResponse\x12F\n" +
+	"\x06Verify\x12\x18.tcplab.v1.VerifyRequest\x1a\x19.tcplab.v1.VerifyResponse\x12U\n" +
+	"\x0eStartSchedules\x12 .tcplab.v1.StartSchedulesRequest\x1a!.tcplab.v1.StartSchedulesResponse\x12F\n" +
 	"\tReadLinks\x12\x1b.tcplab.v1.ReadLinksRequest\x1a\x1c.tcplab.v1.ReadLinksResponse\x12I\n" +
 	"\n" +
 	"ChangeLink\x12\x1c.tcplab.v1.ChangeLinkRequest\x1a\x1d.tcplab.v1.ChangeLinkResponse\x12M\n" +
@@ -1767,7 +1864,7 @@ func file_tcplab_v1_agent_service_proto_rawDescGZIP() []byte {
 	return file_tcplab_v1_agent_service_proto_rawDescData
 }
 
-var file_tcplab_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_tcplab_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_tcplab_v1_agent_service_proto_goTypes = []any{
 	(*GetHostRequest)(nil),           // 0: tcplab.v1.GetHostRequest
 	(*GetHostResponse)(nil),          // 1: tcplab.v1.GetHostResponse
@@ -1782,79 +1879,83 @@ var file_tcplab_v1_agent_service_proto_goTypes = []any{
 	(*ChangeLinkResponse)(nil),       // 10: tcplab.v1.ChangeLinkResponse
 	(*RunProgramRequest)(nil),        // 11: tcplab.v1.RunProgramRequest
 	(*RunProgramResponse)(nil),       // 12: tcplab.v1.RunProgramResponse
-	(*StartTrialRequest)(nil),        // 13: tcplab.v1.StartTrialRequest
-	(*StartTrialResponse)(nil),       // 14: tcplab.v1.StartTrialResponse
-	(*WatchTrialRequest)(nil),        // 15: tcplab.v1.WatchTrialRequest
-	(*WatchTrialResponse)(nil),       // 16: tcplab.v1.WatchTrialResponse
-	(*ExperimentStarted)(nil),        // 17: tcplab.v1.ExperimentStarted
-	(*FlowEnded)(nil),                // 18: tcplab.v1.FlowEnded
-	(*TrialEnded)(nil),               // 19: tcplab.v1.TrialEnded
-	(*CancelTrialRequest)(nil),       // 20: tcplab.v1.CancelTrialRequest
-	(*CancelTrialResponse)(nil),      // 21: tcplab.v1.CancelTrialResponse
-	(*ReadArtifactRequest)(nil),      // 22: tcplab.v1.ReadArtifactRequest
-	(*ReadArtifactResponse)(nil),     // 23: tcplab.v1.ReadArtifactResponse
-	(*AcknowledgeTrialRequest)(nil),  // 24: tcplab.v1.AcknowledgeTrialRequest
-	(*AcknowledgeTrialResponse)(nil), // 25: tcplab.v1.AcknowledgeTrialResponse
-	(*RenewLeaseRequest)(nil),        // 26: tcplab.v1.RenewLeaseRequest
-	(*RenewLeaseResponse)(nil),       // 27: tcplab.v1.RenewLeaseResponse
-	(*RemoveRequest)(nil),            // 28: tcplab.v1.RemoveRequest
-	(*RemoveResponse)(nil),           // 29: tcplab.v1.RemoveResponse
-	(*Host)(nil),                     // 30: tcplab.v1.Host
-	(*Lab)(nil),                      // 31: tcplab.v1.Lab
-	(*durationpb.Duration)(nil),      // 32: google.protobuf.Duration
-	(*LinkReport)(nil),               // 33: tcplab.v1.LinkReport
-	(*Link)(nil),                     // 34: tcplab.v1.Link
-	(*ProgramInput)(nil),             // 35: tcplab.v1.ProgramInput
-	(*ProgramOutput)(nil),            // 36: tcplab.v1.ProgramOutput
-	(*timestamppb.Timestamp)(nil),    // 37: google.protobuf.Timestamp
-	(*TrialResult)(nil),              // 38: tcplab.v1.TrialResult
+	(*StartSchedulesRequest)(nil),    // 13: tcplab.v1.StartSchedulesRequest
+	(*StartSchedulesResponse)(nil),   // 14: tcplab.v1.StartSchedulesResponse
+	(*StartTrialRequest)(nil),        // 15: tcplab.v1.StartTrialRequest
+	(*StartTrialResponse)(nil),       // 16: tcplab.v1.StartTrialResponse
+	(*WatchTrialRequest)(nil),        // 17: tcplab.v1.WatchTrialRequest
+	(*WatchTrialResponse)(nil),       // 18: tcplab.v1.WatchTrialResponse
+	(*ExperimentStarted)(nil),        // 19: tcplab.v1.ExperimentStarted
+	(*FlowEnded)(nil),                // 20: tcplab.v1.FlowEnded
+	(*TrialEnded)(nil),               // 21: tcplab.v1.TrialEnded
+	(*CancelTrialRequest)(nil),       // 22: tcplab.v1.CancelTrialRequest
+	(*CancelTrialResponse)(nil),      // 23: tcplab.v1.CancelTrialResponse
+	(*ReadArtifactRequest)(nil),      // 24: tcplab.v1.ReadArtifactRequest
+	(*ReadArtifactResponse)(nil),     // 25: tcplab.v1.ReadArtifactResponse
+	(*AcknowledgeTrialRequest)(nil),  // 26: tcplab.v1.AcknowledgeTrialRequest
+	(*AcknowledgeTrialResponse)(nil), // 27: tcplab.v1.AcknowledgeTrialResponse
+	(*RenewLeaseRequest)(nil),        // 28: tcplab.v1.RenewLeaseRequest
+	(*RenewLeaseResponse)(nil),       // 29: tcplab.v1.RenewLeaseResponse
+	(*RemoveRequest)(nil),            // 30: tcplab.v1.RemoveRequest
+	(*RemoveResponse)(nil),           // 31: tcplab.v1.RemoveResponse
+	(*Host)(nil),                     // 32: tcplab.v1.Host
+	(*Lab)(nil),                      // 33: tcplab.v1.Lab
+	(*durationpb.Duration)(nil),      // 34: google.protobuf.Duration
+	(*LinkReport)(nil),               // 35: tcplab.v1.LinkReport
+	(*Link)(nil),                     // 36: tcplab.v1.Link
+	(*ProgramInput)(nil),             // 37: tcplab.v1.ProgramInput
+	(*ProgramOutput)(nil),            // 38: tcplab.v1.ProgramOutput
+	(*timestamppb.Timestamp)(nil),    // 39: google.protobuf.Timestamp
+	(*TrialResult)(nil),              // 40: tcplab.v1.TrialResult
 }
 var file_tcplab_v1_agent_service_proto_depIdxs = []int32{
-	30, // 0: tcplab.v1.GetHostResponse.host:type_name -> tcplab.v1.Host
-	31, // 1: tcplab.v1.ApplyRequest.lab:type_name -> tcplab.v1.Lab
-	32, // 2: tcplab.v1.ApplyRequest.lease:type_name -> google.protobuf.Duration
+	32, // 0: tcplab.v1.GetHostResponse.host:type_name -> tcplab.v1.Host
+	33, // 1: tcplab.v1.ApplyRequest.lab:type_name -> tcplab.v1.Lab
+	34, // 2: tcplab.v1.ApplyRequest.lease:type_name -> google.protobuf.Duration
 	4,  // 3: tcplab.v1.ApplyResponse.nodes:type_name -> tcplab.v1.DeployedNode
-	33, // 4: tcplab.v1.ApplyResponse.links:type_name -> tcplab.v1.LinkReport
-	32, // 5: tcplab.v1.VerifyRequest.limit:type_name -> google.protobuf.Duration
-	33, // 6: tcplab.v1.VerifyResponse.links:type_name -> tcplab.v1.LinkReport
-	33, // 7: tcplab.v1.ReadLinksResponse.links:type_name -> tcplab.v1.LinkReport
-	34, // 8: tcplab.v1.ChangeLinkRequest.link:type_name -> tcplab.v1.Link
-	33, // 9: tcplab.v1.ChangeLinkResponse.links:type_name -> tcplab.v1.LinkReport
-	35, // 10: tcplab.v1.RunProgramRequest.input:type_name -> tcplab.v1.ProgramInput
-	36, // 11: tcplab.v1.RunProgramResponse.output:type_name -> tcplab.v1.ProgramOutput
-	37, // 12: tcplab.v1.WatchTrialResponse.time:type_name -> google.protobuf.Timestamp
-	17, // 13: tcplab.v1.WatchTrialResponse.experiment_started:type_name -> tcplab.v1.ExperimentStarted
-	18, // 14: tcplab.v1.WatchTrialResponse.flow_ended:type_name -> tcplab.v1.FlowEnded
-	19, // 15: tcplab.v1.WatchTrialResponse.trial_ended:type_name -> tcplab.v1.TrialEnded
-	38, // 16: tcplab.v1.TrialEnded.result:type_name -> tcplab.v1.TrialResult
+	35, // 4: tcplab.v1.ApplyResponse.links:type_name -> tcplab.v1.LinkReport
+	34, // 5: tcplab.v1.VerifyRequest.limit:type_name -> google.protobuf.Duration
+	35, // 6: tcplab.v1.VerifyResponse.links:type_name -> tcplab.v1.LinkReport
+	35, // 7: tcplab.v1.ReadLinksResponse.links:type_name -> tcplab.v1.LinkReport
+	36, // 8: tcplab.v1.ChangeLinkRequest.link:type_name -> tcplab.v1.Link
+	35, // 9: tcplab.v1.ChangeLinkResponse.links:type_name -> tcplab.v1.LinkReport
+	37, // 10: tcplab.v1.RunProgramRequest.input:type_name -> tcplab.v1.ProgramInput
+	38, // 11: tcplab.v1.RunProgramResponse.output:type_name -> tcplab.v1.ProgramOutput
+	39, // 12: tcplab.v1.WatchTrialResponse.time:type_name -> google.protobuf.Timestamp
+	19, // 13: tcplab.v1.WatchTrialResponse.experiment_started:type_name -> tcplab.v1.ExperimentStarted
+	20, // 14: tcplab.v1.WatchTrialResponse.flow_ended:type_name -> tcplab.v1.FlowEnded
+	21, // 15: tcplab.v1.WatchTrialResponse.trial_ended:type_name -> tcplab.v1.TrialEnded
+	40, // 16: tcplab.v1.TrialEnded.result:type_name -> tcplab.v1.TrialResult
 	0,  // 17: tcplab.v1.AgentService.GetHost:input_type -> tcplab.v1.GetHostRequest
 	2,  // 18: tcplab.v1.AgentService.Apply:input_type -> tcplab.v1.ApplyRequest
 	5,  // 19: tcplab.v1.AgentService.Verify:input_type -> tcplab.v1.VerifyRequest
-	7,  // 20: tcplab.v1.AgentService.ReadLinks:input_type -> tcplab.v1.ReadLinksRequest
-	9,  // 21: tcplab.v1.AgentService.ChangeLink:input_type -> tcplab.v1.ChangeLinkRequest
-	11, // 22: tcplab.v1.AgentService.RunProgram:input_type -> tcplab.v1.RunProgramRequest
-	13, // 23: tcplab.v1.AgentService.StartTrial:input_type -> tcplab.v1.StartTrialRequest
-	15, // 24: tcplab.v1.AgentService.WatchTrial:input_type -> tcplab.v1.WatchTrialRequest
-	20, // 25: tcplab.v1.AgentService.CancelTrial:input_type -> tcplab.v1.CancelTrialRequest
-	22, // 26: tcplab.v1.AgentService.ReadArtifact:input_type -> tcplab.v1.ReadArtifactRequest
-	24, // 27: tcplab.v1.AgentService.AcknowledgeTrial:input_type -> tcplab.v1.AcknowledgeTrialRequest
-	26, // 28: tcplab.v1.AgentService.RenewLease:input_type -> tcplab.v1.RenewLeaseRequest
-	28, // 29: tcplab.v1.AgentService.Remove:input_type -> tcplab.v1.RemoveRequest
-	1,  // 30: tcplab.v1.AgentService.GetHost:output_type -> tcplab.v1.GetHostResponse
-	3,  // 31: tcplab.v1.AgentService.Apply:output_type -> tcplab.v1.ApplyResponse
-	6,  // 32: tcplab.v1.AgentService.Verify:output_type -> tcplab.v1.VerifyResponse
-	8,  // 33: tcplab.v1.AgentService.ReadLinks:output_type -> tcplab.v1.ReadLinksResponse
-	10, // 34: tcplab.v1.AgentService.ChangeLink:output_type -> tcplab.v1.ChangeLinkResponse
-	12, // 35: tcplab.v1.AgentService.RunProgram:output_type -> tcplab.v1.RunProgramResponse
-	14, // 36: tcplab.v1.AgentService.StartTrial:output_type -> tcplab.v1.StartTrialResponse
-	16, // 37: tcplab.v1.AgentService.WatchTrial:output_type -> tcplab.v1.WatchTrialResponse
-	21, // 38: tcplab.v1.AgentService.CancelTrial:output_type -> tcplab.v1.CancelTrialResponse
-	23, // 39: tcplab.v1.AgentService.ReadArtifact:output_type -> tcplab.v1.ReadArtifactResponse
-	25, // 40: tcplab.v1.AgentService.AcknowledgeTrial:output_type -> tcplab.v1.AcknowledgeTrialResponse
-	27, // 41: tcplab.v1.AgentService.RenewLease:output_type -> tcplab.v1.RenewLeaseResponse
-	29, // 42: tcplab.v1.AgentService.Remove:output_type -> tcplab.v1.RemoveResponse
-	30, // [30:43] is the sub-list for method output_type
-	17, // [17:30] is the sub-list for method input_type
+	13, // 20: tcplab.v1.AgentService.StartSchedules:input_type -> tcplab.v1.StartSchedulesRequest
+	7,  // 21: tcplab.v1.AgentService.ReadLinks:input_type -> tcplab.v1.ReadLinksRequest
+	9,  // 22: tcplab.v1.AgentService.ChangeLink:input_type -> tcplab.v1.ChangeLinkRequest
+	11, // 23: tcplab.v1.AgentService.RunProgram:input_type -> tcplab.v1.RunProgramRequest
+	15, // 24: tcplab.v1.AgentService.StartTrial:input_type -> tcplab.v1.StartTrialRequest
+	17, // 25: tcplab.v1.AgentService.WatchTrial:input_type -> tcplab.v1.WatchTrialRequest
+	22, // 26: tcplab.v1.AgentService.CancelTrial:input_type -> tcplab.v1.CancelTrialRequest
+	24, // 27: tcplab.v1.AgentService.ReadArtifact:input_type -> tcplab.v1.ReadArtifactRequest
+	26, // 28: tcplab.v1.AgentService.AcknowledgeTrial:input_type -> tcplab.v1.AcknowledgeTrialRequest
+	28, // 29: tcplab.v1.AgentService.RenewLease:input_type -> tcplab.v1.RenewLeaseRequest
+	30, // 30: tcplab.v1.AgentService.Remove:input_type -> tcplab.v1.RemoveRequest
+	1,  // 31: tcplab.v1.AgentService.GetHost:output_type -> tcplab.v1.GetHostResponse
+	3,  // 32: tcplab.v1.AgentService.Apply:output_type -> tcplab.v1.ApplyResponse
+	6,  // 33: tcplab.v1.AgentService.Verify:output_type -> tcplab.v1.VerifyResponse
+	14, // 34: tcplab.v1.AgentService.StartSchedules:output_type -> tcplab.v1.StartSchedulesResponse
+	8,  // 35: tcplab.v1.AgentService.ReadLinks:output_type -> tcplab.v1.ReadLinksResponse
+	10, // 36: tcplab.v1.AgentService.ChangeLink:output_type -> tcplab.v1.ChangeLinkResponse
+	12, // 37: tcplab.v1.AgentService.RunProgram:output_type -> tcplab.v1.RunProgramResponse
+	16, // 38: tcplab.v1.AgentService.StartTrial:output_type -> tcplab.v1.StartTrialResponse
+	18, // 39: tcplab.v1.AgentService.WatchTrial:output_type -> tcplab.v1.WatchTrialResponse
+	23, // 40: tcplab.v1.AgentService.CancelTrial:output_type -> tcplab.v1.CancelTrialResponse
+	25, // 41: tcplab.v1.AgentService.ReadArtifact:output_type -> tcplab.v1.ReadArtifactResponse
+	27, // 42: tcplab.v1.AgentService.AcknowledgeTrial:output_type -> tcplab.v1.AcknowledgeTrialResponse
+	29, // 43: tcplab.v1.AgentService.RenewLease:output_type -> tcplab.v1.RenewLeaseResponse
+	31, // 44: tcplab.v1.AgentService.Remove:output_type -> tcplab.v1.RemoveResponse
+	31, // [31:45] is the sub-list for method output_type
+	17, // [17:31] is the sub-list for method input_type
 	17, // [17:17] is the sub-list for extension type_name
 	17, // [17:17] is the sub-list for extension extendee
 	0,  // [0:17] is the sub-list for field type_name
@@ -1869,7 +1970,7 @@ func file_tcplab_v1_agent_service_proto_init() {
 	file_tcplab_v1_lab_proto_init()
 	file_tcplab_v1_program_proto_init()
 	file_tcplab_v1_trial_proto_init()
-	file_tcplab_v1_agent_service_proto_msgTypes[16].OneofWrappers = []any{
+	file_tcplab_v1_agent_service_proto_msgTypes[18].OneofWrappers = []any{
 		(*WatchTrialResponse_ExperimentStarted)(nil),
 		(*WatchTrialResponse_FlowEnded)(nil),
 		(*WatchTrialResponse_TrialEnded)(nil),
@@ -1880,7 +1981,7 @@ func file_tcplab_v1_agent_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tcplab_v1_agent_service_proto_rawDesc), len(file_tcplab_v1_agent_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

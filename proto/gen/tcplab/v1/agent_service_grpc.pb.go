@@ -22,6 +22,7 @@ const (
 	AgentService_GetHost_FullMethodName          = "/tcplab.v1.AgentService/GetHost"
 	AgentService_Apply_FullMethodName            = "/tcplab.v1.AgentService/Apply"
 	AgentService_Verify_FullMethodName           = "/tcplab.v1.AgentService/Verify"
+	AgentService_StartSchedules_FullMethodName   = "/tcplab.v1.AgentService/StartSchedules"
 	AgentService_ReadLinks_FullMethodName        = "/tcplab.v1.AgentService/ReadLinks"
 	AgentService_ChangeLink_FullMethodName       = "/tcplab.v1.AgentService/ChangeLink"
 	AgentService_RunProgram_FullMethodName       = "/tcplab.v1.AgentService/RunProgram"
@@ -57,6 +58,10 @@ type AgentServiceClient interface {
 	// it, reads it back, and re-arms the links: random generators, numbers of packets, traces, schedules
 	// and counters start anew.
 	Verify(ctx context.Context, in *VerifyRequest, opts ...grpc.CallOption) (*VerifyResponse, error)
+	// StartSchedules plays the links' schedules in a deployment that only stands, from now on. A
+	// verification lets them begin anew, and a trial plays them itself. A change that fails ends that
+	// schedule, and is in the agent's log. A lab without schedules is no error.
+	StartSchedules(ctx context.Context, in *StartSchedulesRequest, opts ...grpc.CallOption) (*StartSchedulesResponse, error)
 	// ReadLinks reads back what is in force on a deployment's links, and what they have counted.
 	ReadLinks(ctx context.Context, in *ReadLinksRequest, opts ...grpc.CallOption) (*ReadLinksResponse, error)
 	// ChangeLink changes both directions of a link while traffic flows: whole or
@@ -119,6 +124,16 @@ func (c *agentServiceClient) Verify(ctx context.Context, in *VerifyRequest, opts
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(VerifyResponse)
 	err := c.cc.Invoke(ctx, AgentService_Verify_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentServiceClient) StartSchedules(ctx context.Context, in *StartSchedulesRequest, opts ...grpc.CallOption) (*StartSchedulesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StartSchedulesResponse)
+	err := c.cc.Invoke(ctx, AgentService_StartSchedules_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -269,6 +284,10 @@ type AgentServiceServer interface {
 	// it, reads it back, and re-arms the links: random generators, numbers of packets, traces, schedules
 	// and counters start anew.
 	Verify(context.Context, *VerifyRequest) (*VerifyResponse, error)
+	// StartSchedules plays the links' schedules in a deployment that only stands, from now on. A
+	// verification lets them begin anew, and a trial plays them itself. A change that fails ends that
+	// schedule, and is in the agent's log. A lab without schedules is no error.
+	StartSchedules(context.Context, *StartSchedulesRequest) (*StartSchedulesResponse, error)
 	// ReadLinks reads back what is in force on a deployment's links, and what they have counted.
 	ReadLinks(context.Context, *ReadLinksRequest) (*ReadLinksResponse, error)
 	// ChangeLink changes both directions of a link while traffic flows: whole or
@@ -315,6 +334,9 @@ func (UnimplementedAgentServiceServer) Apply(context.Context, *ApplyRequest) (*A
 }
 func (UnimplementedAgentServiceServer) Verify(context.Context, *VerifyRequest) (*VerifyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Verify not implemented")
+}
+func (UnimplementedAgentServiceServer) StartSchedules(context.Context, *StartSchedulesRequest) (*StartSchedulesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method StartSchedules not implemented")
 }
 func (UnimplementedAgentServiceServer) ReadLinks(context.Context, *ReadLinksRequest) (*ReadLinksResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReadLinks not implemented")
@@ -417,6 +439,24 @@ func _AgentService_Verify_Handler(srv interface{}, ctx context.Context, dec func
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AgentServiceServer).Verify(ctx, req.(*VerifyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentService_StartSchedules_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StartSchedulesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).StartSchedules(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_StartSchedules_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).StartSchedules(ctx, req.(*StartSchedulesRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -594,6 +634,10 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Verify",
 			Handler:    _AgentService_Verify_Handler,
+		},
+		{
+			MethodName: "StartSchedules",
+			Handler:    _AgentService_StartSchedules_Handler,
 		},
 		{
 			MethodName: "ReadLinks",

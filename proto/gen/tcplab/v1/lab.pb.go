@@ -942,7 +942,7 @@ func (x *Path) GetShape() *Shape {
 // ScheduleStep gives a direction another shape at a time.
 type ScheduleStep struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// When, since the trial's first experiment started, 0 to 24 h.
+	// When, since the trial's first experiment started, or since a lab stands that is not run; 0 to 24 h.
 	At *durationpb.Duration `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
 	// Name of the path whose shape it is; empty: the direction's own shape.
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
