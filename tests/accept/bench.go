@@ -18,6 +18,12 @@ type Bench struct {
 	Tcplab string // bin/tcplab, built
 	Umlrun string // bin/umlrun, built
 	Dir    string // a temporary folder that is removed at the end
+	Rows   string // regexp of the rows that tables are limited to; empty: all
+}
+
+// environment is what the programs get.
+func (b *Bench) environment() []string {
+	return append(os.Environ(), "XDG_STATE_HOME="+b.Dir, "TCPLAB_RUNTIME_DIR="+filepath.Join(b.Dir, "run"), "TCPLAB_STATE_DIR="+filepath.Join(b.Dir, "state"))
 }
 
 // Result is how a program ended.
@@ -76,7 +82,7 @@ func (b *Bench) Exec(ctx context.Context, program string, args ...string) (Resul
 	var out, diagnostics bytes.Buffer
 	command := exec.CommandContext(ctx, program, args...)
 	command.Dir = b.Root
-	command.Env = append(os.Environ(), "XDG_STATE_HOME="+b.Dir, "TCPLAB_STATE_DIR="+filepath.Join(b.Dir, "state"))
+	command.Env = b.environment()
 	command.Stdout, command.Stderr = &out, &diagnostics
 	// At the end of the context the program is asked first, so that it clears up.
 	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }

@@ -30,6 +30,10 @@ func main() {
 	switch {
 	case len(os.Args) > 2 && os.Args[1] == deprivedArgument:
 		status, err = 1, insideDeprived(os.Args[2], os.Args[3:])
+	case len(os.Args) == 5 && os.Args[1] == insideShapes:
+		if err = insideGuestTable(ctx, os.Args[2], os.Args[3], os.Args[4]); err != nil {
+			status = 1
+		}
 	case len(os.Args) == 5 && os.Args[1] == insideArgument:
 		var figure string
 		if figure, err = insideKilled(ctx, os.Args[2], os.Args[3], os.Args[4]); err != nil {
@@ -53,6 +57,7 @@ func accept(ctx context.Context, args []string, out, progress io.Writer, all []A
 	flags.SetOutput(progress)
 	name := flags.String("area", "", "the area: "+names(all))
 	pattern := flags.String("run", "", "only checks whose name matches this `regexp`")
+	rows := flags.String("rows", "", "of checks that are tables only rows whose name matches this `regexp`")
 	format := flags.String("o", "table", "table or json")
 	list := flags.Bool("list", false, "name the checks and run none")
 	if err := flags.Parse(args); err != nil {
@@ -81,6 +86,7 @@ func accept(ctx context.Context, args []string, out, progress io.Writer, all []A
 		return 1, err
 	}
 	defer bench.close()
+	bench.Rows = *rows
 	outcomes := run(ctx, bench, checks, progress)
 	if *format == "json" {
 		encoder := json.NewEncoder(out)

@@ -21,14 +21,14 @@ func delayRows() []shapeRow {
 			delays := seen[0].Delays()
 			mean, sd := traffic.Deviation(delays)
 			quantile := traffic.Quantile(delays, q)
-			figure := fmt.Sprintf("%.2f ± %.2f ms, p%g %.2f ms", ms(mean), ms(sd), q*100, ms(quantile))
+			figure := fmt.Sprintf("%.2f ± %.2f ms, p%.3g %.2f ms", ms(mean), ms(sd), q*100, ms(quantile))
 			switch {
 			case math.Abs(ms(mean)-50) > 1+ms(slack):
 				return figure, errors.New("50 ms were asked")
 			case math.Abs(ms(sd)-deviation) > 0.12*deviation:
 				return figure, fmt.Errorf("a deviation of %.2f ms was asked", deviation)
 			case math.Abs(ms(quantile)-at) > 1+ms(slack):
-				return figure, fmt.Errorf("p%g at %.2f ms was asked", q*100, at)
+				return figure, fmt.Errorf("p%.3g at %.2f ms was asked", q*100, at)
 			}
 			return figure, nil
 		}
@@ -76,6 +76,8 @@ func delayRows() []shapeRow {
 		},
 		{
 			name: "jitter: correlation", shape: jitter("distribution: normal, correlation: 75%"), without: normal, streams: many,
+			// Linux: tabledist in sch_netem.c draws by the low bits, which do not correlate.
+			refused: map[string]string{"netem": "correlat"},
 			judge: func(seen []traffic.Seen, _ time.Duration) (string, error) {
 				delays := make([]time.Duration, len(seen[0].Sent))
 				for _, a := range seen[0].Arrivals {
