@@ -26,6 +26,9 @@ func (a *app) printReport(r *tcplabv1.RunReport, f format) error {
 	if err := a.printLinks(r); err != nil {
 		return err
 	}
+	if err := a.printLateness(r); err != nil {
+		return err
+	}
 	return a.printVerdict(r)
 }
 
@@ -72,25 +75,25 @@ func (a *app) printExpectations(r *tcplabv1.RunReport) error {
 	return err
 }
 
-// printLinks prints each direction of each link, and each of its paths, once, from the first trial
-// that has it at each distinct shape.
+// printLinks prints each direction of each link, and each path of it, once, from the first trial
+// that has it at each distinct shape; and why what could not be proven was not.
 func (a *app) printLinks(r *tcplabv1.RunReport) error {
 	seen := map[string]bool{}
 	var rows [][]string
+	var unproven strings.Builder
 	more := false
 	for _, trial := range r.GetTrials() {
 		for _, l := range trial.GetLinks() {
-			arrow := arrow(l)
 			spec, measured := l.GetSpec(), l.GetMeasured()
-			name := l.GetName() + " " + arrow
-			if l.GetPath() != "" {
-				name += " " + l.GetPath()
-			}
+			name := strings.TrimSpace(l.GetName() + " " + arrow(l) + " " + l.GetPath())
 			key := name + spec.String()
 			if seen[key] && l.GetVerdict() != tcplabv1.LinkVerdict_LINK_VERDICT_FAILED {
 				continue
 			}
 			seen[key] = true
+			if l.GetVerdict() == tcplabv1.LinkVerdict_LINK_VERDICT_UNPROVEN && l.GetDetail() != "" {
+				fmt.Fprintf(&unproven, "  %s: %s\n", name, l.GetDetail())
+			}
 			rate := "unlimited"
 			if spec.GetQueue() != nil {
 				rate = "a trace" // what has a queue and no rate of its own
@@ -123,7 +126,7 @@ func (a *app) printLinks(r *tcplabv1.RunReport) error {
 	if err := printTable(a.Out, header, rows); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintln(a.Out)
+	_, err := fmt.Fprint(a.Out, unproven.String(), "\n")
 	return err
 }
 

@@ -104,6 +104,9 @@ func WrongLinks(links []*tcplabv1.LinkReport) string {
 func describe(link *tcplabv1.LinkReport) string {
 	way := strings.ToLower(strings.TrimPrefix(link.GetDirection().String(), "LINK_DIRECTION_"))
 	spec, measured := link.GetSpec(), link.GetMeasured()
+	if link.GetPath() != "" {
+		way += " path " + link.GetPath()
+	}
 	text := fmt.Sprintf("link %s %s: asked for delay %v, rate %g bit/s, loss %g; measured %v, %g bit/s, %g",
 		link.GetName(), way, spec.GetDelay().AsDuration(), spec.GetRateBps(), spec.GetLoss(),
 		measured.GetDelay().AsDuration(), measured.GetRateBps(), measured.GetLoss())

@@ -29,6 +29,16 @@ func stand(t testing.TB, engine link.Engine, shapes [2]link.Shape) link.Spec {
 
 func standing(t testing.TB, engine link.Engine, shapes [2]link.Shape) (link.Spec, link.Link) {
 	t.Helper()
+	spec := nodes(t)
+	for i := range spec.Directions {
+		spec.Directions[i] = link.Direction{Shape: shapes[i], Seed: uint64(i + 1)}.Resolve(shapes[0].Delay+shapes[1].Delay, 1500)
+	}
+	return spec, made(t, engine, spec)
+}
+
+// nodes are two new ones with a place for a link between them.
+func nodes(t testing.TB) link.Spec {
+	t.Helper()
 	spec := link.Spec{Name: "probed"}
 	for i := range spec.Ends {
 		ns, err := netns.New(fmt.Sprintf("node%d", i))
@@ -37,8 +47,13 @@ func standing(t testing.TB, engine link.Engine, shapes [2]link.Shape) (link.Spec
 		}
 		t.Cleanup(func() { ns.Close() })
 		spec.Ends[i] = link.Port{Node: ns, Name: "eth0", MAC: net.HardwareAddr{2, 0, 0, 0, 0, byte(i + 1)}, MTU: 1500}
-		spec.Directions[i] = link.Direction{Shape: shapes[i], Seed: uint64(i + 1)}.Resolve(shapes[0].Delay+shapes[1].Delay, 1500)
 	}
+	return spec
+}
+
+// made makes the link, until the test ends.
+func made(t testing.TB, engine link.Engine, spec link.Spec) link.Link {
+	t.Helper()
 	l, err := engine.Create(t.Context(), spec)
 	if err != nil {
 		t.Fatal(err)
@@ -48,7 +63,7 @@ func standing(t testing.TB, engine link.Engine, shapes [2]link.Shape) (link.Spec
 			t.Error(err)
 		}
 	})
-	return spec, l
+	return l
 }
 
 // engines that this machine can run, each in a subtest that names it, with the unit
