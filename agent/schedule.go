@@ -18,7 +18,7 @@ import (
 func (d *deployment) play(ctx context.Context, fail func(error)) (*schedule.Playing, error) {
 	var parts []schedule.Part
 	for i, l := range d.standing.Links {
-		for way, direction := range d.standing.Spec(i).Directions {
+		for way, direction := range d.plan.Links[i].Directions {
 			if len(direction.Schedule.Steps) == 0 {
 				continue
 			}
@@ -117,7 +117,7 @@ func (d *deployment) restore() error {
 	all := d.played
 	d.mu.Unlock()
 	for _, p := range all {
-		first := d.standing.Spec(p.link).Directions[p.way]
+		first := d.plan.Links[p.link].Directions[p.way]
 		first.Schedule = link.Schedule{}
 		if err := d.standing.Links[p.link].Change(p.way, first); err != nil {
 			return fmt.Errorf("put link %s back to its first shape: %w", d.plan.Links[p.link].Name, err)

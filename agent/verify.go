@@ -152,7 +152,7 @@ func (d *deployment) readBackLink(i int, reports [2][]*tcplabv1.LinkReport) erro
 	if err != nil {
 		return fmt.Errorf("read back link %s: %w", d.plan.Links[i].Name, err)
 	}
-	for way, asked := range d.standing.Spec(i).Directions {
+	for way, asked := range d.plan.Links[i].Directions {
 		drift := asked.Drift(applied[way], resolution(d.choice.kinds[i]))
 		if d.isPlayed(i, way) {
 			drift = nil

@@ -85,7 +85,7 @@ func (a *app) printLinks(r *tcplabv1.RunReport) error {
 	for _, trial := range r.GetTrials() {
 		for _, l := range trial.GetLinks() {
 			spec, measured := l.GetSpec(), l.GetMeasured()
-			name := strings.TrimSpace(l.GetName() + " " + arrow(l) + " " + l.GetPath())
+			name := l.GetName() + " " + arrow(l)
 			key := name + spec.String()
 			if seen[key] && l.GetVerdict() != tcplabv1.LinkVerdict_LINK_VERDICT_FAILED {
 				continue
