@@ -13,6 +13,7 @@ type sighting struct {
 	sent, arrived time.Duration // since the epoch; arrived is that of the first copy
 	copies        int           // that arrived
 	damaged       int           // of them
+	rank          int           // place among the first copies in the order of their arrival, from 1
 	overtaken     bool          // a frame that was sent later arrived before
 }
 
@@ -74,6 +75,7 @@ type judge struct {
 type counted struct {
 	sighting
 	known bool
+	first bool // of an attempt
 }
 
 // judge takes one attempt, and judges by all so far what is counted, by this one what is
@@ -86,7 +88,7 @@ func (j *judge) judge(seen observation) Stream {
 	}
 	void := seen.void()
 	for i, f := range seen.frames {
-		j.frames = append(j.frames, counted{f, void == "" && i < seen.singles()})
+		j.frames = append(j.frames, counted{f, void == "" && i < seen.singles(), i == 0})
 	}
 	if !seen.overrun {
 		j.trains = append(j.trains, seen.trains...)

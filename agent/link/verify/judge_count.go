@@ -90,6 +90,7 @@ func (j *judge) judgeNumbers(seen observation, outcomes []outcome, f Finding) Fi
 	f.Detail += wrong
 	switch list := j.shape.Loss.Packets; {
 	case wrong != "" && seen.foreign:
+		f.again = true
 		f.Verdict, f.Detail = Unproven, f.Detail+", but other traffic crossed the link and was counted too"
 	case wrong != "":
 		f.Verdict = Failed
@@ -155,8 +156,8 @@ func (j *judge) judgeArrived(what string, c link.Chance, number, of int, outcome
 	return j.judgeChance(f, c.Probability, c.Correlation == 0, c.Correlation > 0, func() model { return chanceModel(c) }, outcomes)
 }
 
-// judgeReorder judges how many packets got no delay. What came neither at once nor after
-// the delay tells nothing: the host made it late.
+// judgeReorder judges how many packets got no delay: those that overtook packets that were sent shortly before
+// them. That the host was late tells nothing against it, for all wait alike.
 func (j *judge) judgeReorder() Finding {
 	r, shape := j.shape.Reorder, j.shape
 	if r.IsZero() {
@@ -166,32 +167,24 @@ func (j *judge) judgeReorder() Finding {
 	if r.Gap > 1 {
 		asked += fmt.Sprintf(", with a gap of %d", r.Gap)
 	}
-	slack := slackOf(shape) + 2*shape.Serialization(j.plan.small)
-	least := shape.Delay - spreadOf(shape.Jitter) - slack
-	if least < 2*slack {
-		return Finding{Verdict: Unproven, Detail: asked + fmt.Sprintf(": at a delay of %v it cannot be told which of them did", shape.Delay)}
-	}
 	const longestGap = 64
-	if r.Gap > longestGap {
+	switch {
+	case shape.Delay < 2*slackOf(shape):
+		return Finding{Verdict: Unproven, Detail: asked + fmt.Sprintf(": at a delay of %v it cannot be told which of them did", shape.Delay)}
+	case r.Gap > longestGap:
 		return Finding{Verdict: Unproven, Detail: asked + ": a gap this long is not judged"}
+	case shape.Jitter.Reorder:
+		return Finding{Verdict: Unproven, Detail: asked + ": jitter that reorders does too, and hides which of them did"}
 	}
-	outcomes := make([]outcome, 0, len(j.frames))
+	outcomes := j.overtakes()
 	early, told := 0, 0
-	for _, f := range j.frames {
-		o := unknown
-		switch delay := f.delay(); {
-		case !f.known && f.copies == 0: // it may have been lost or not
-		case f.copies == 0:
-			continue // lost, and no packet of the delay
-		case delay <= slack:
-			o = struck
+	for _, o := range outcomes {
+		if o == struck {
 			early++
-			told++
-		case delay >= least:
-			o = spared
+		}
+		if o != unknown {
 			told++
 		}
-		outcomes = append(outcomes, o)
 	}
 	f := Finding{Detail: asked + fmt.Sprintf(", did so with %d of %d probes (%s)", early, told, percent(share(early, told)))}
 	if r.Gap <= 1 {
@@ -203,6 +196,41 @@ func (j *judge) judgeReorder() Finding {
 	}
 	mean := r.Probability / (1 + float64(r.Gap-1)*r.Probability)
 	return j.judgeChance(f, mean, false, true, func() model { return gapped(r.Probability, r.Gap, true) }, outcomes)
+}
+
+// overtakes says which packets were let past others. One with nobody before it, less than half a
+// delay ago, could overtake none, and tells nothing.
+func (j *judge) overtakes() []outcome {
+	outcomes := make([]outcome, 0, len(j.frames))
+	last := 0              // the highest rank so far in the attempt
+	var slow time.Duration // when the last that overtook none was sent
+	for i, f := range j.frames {
+		if i == 0 || f.first {
+			last, slow = 0, 0
+		}
+		switch {
+		case !f.known && f.copies == 0: // it may have been lost or not
+			outcomes = append(outcomes, unknown)
+		case f.copies == 0: // lost, and no packet of the delay
+		case f.rank < last:
+			outcomes = append(outcomes, told(f.known, struck))
+		case slow == 0 || f.sent-slow > j.shape.Delay/2:
+			outcomes = append(outcomes, unknown)
+			last, slow = f.rank, f.sent
+		default:
+			outcomes = append(outcomes, told(f.known, spared))
+			last, slow = f.rank, f.sent
+		}
+	}
+	return outcomes
+}
+
+// told is the outcome where it counts.
+func told(known bool, o outcome) outcome {
+	if known {
+		return o
+	}
+	return unknown
 }
 
 // judgeChance judges packets that chance strikes. The mean of independent ones is told by their number;

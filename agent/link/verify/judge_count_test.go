@@ -1,9 +1,11 @@
 package verify
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -35,7 +37,22 @@ func seeStruck(p plan, delay time.Duration, which []bool, strike func(*sighting)
 		}
 		seen.frames = append(seen.frames, f)
 	}
+	rank(seen.frames)
 	return seen
+}
+
+// rank gives frames their places in the order of arrival.
+func rank(frames []sighting) {
+	var order []int
+	for i, f := range frames {
+		if f.copies > 0 {
+			order = append(order, i)
+		}
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(frames[a].arrived, frames[b].arrived) })
+	for place, i := range order {
+		frames[i].rank = place + 1
+	}
 }
 
 // impairments are shapes with what chance and number decide, how a frame is struck, and what strikes it.

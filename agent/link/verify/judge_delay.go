@@ -77,6 +77,9 @@ func (j *judge) judgeDelays(delays []time.Duration, m *Measured) Finding {
 	switch quarter := slices.Sorted(slices.Values(delays))[len(delays)/4]; {
 	case least < from:
 		f.Verdict, f.again = Failed, true
+	case least <= to && quarter > to:
+		f.Verdict, f.again = Unproven, true
+		f.Detail += fmt.Sprintf(": a quarter took more than %v, the delay varies or this host is too busy to tell", quarter.Round(time.Microsecond))
 	case least > to && quarter > least+slack:
 		// A link that is too long is so for most probes, a busy host for each otherwise.
 		f.Verdict, f.again = Unproven, true

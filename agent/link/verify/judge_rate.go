@@ -81,7 +81,11 @@ func (j *judge) of(tells Quantity) (all []train) {
 }
 
 func (j *judge) judgeRate(seen observation, m *Measured) Finding {
-	f, rate := j.judgeTrains(seen, Rate, "asked "+bitRate(float64(j.shape.Rate)))
+	asked := "asked " + bitRate(float64(j.shape.Rate))
+	if t, _ := j.planned(Rate); j.shape.Overhead != (link.Overhead{}) {
+		asked += fmt.Sprintf(", with its overhead %s in frames of %d bytes", bitRate(frameRate(j.shape, t.size)), t.size)
+	}
+	f, rate := j.judgeTrains(seen, Rate, asked)
 	m.RateBps = rate
 	return f
 }
@@ -111,14 +115,14 @@ func (j *judge) judgeOverhead(seen observation) Finding {
 }
 
 // skip is how many bytes of a train an idle bottleneck may let through at once.
-func (j *judge) skip(frame int) int {
-	return int(float64(j.shape.Rate)/8*burst.Seconds()) + j.shape.Burst + frame
+func (j *judge) skip() int {
+	return int(float64(j.shape.Rate)/8*burst.Seconds()) + j.shape.Burst + j.mtu + link.FrameOverhead
 }
 
 func (j *judge) judgeTrains(seen observation, tells Quantity, asked string) (Finding, float64) {
 	shape := j.shape
 	row, planned := j.planned(tells)
-	skip := j.skip(row.size)
+	skip := j.skip()
 	countedFrames := row.frames - skip/max(1, row.size)
 	if row.frames < 4 || time.Duration(countedFrames)*shape.Serialization(row.size) < minExpected {
 		detail := asked + fmt.Sprintf(": a train of %d frames, which its queue and this host take, is too short to tell", row.frames)
@@ -189,10 +193,10 @@ func (j *judge) judgeBurst() Finding {
 	var bursts []float64
 	for _, t := range j.of(Rate) {
 		n := len(t.arrivals)
-		if n < t.frames/2 || (n-1)*t.bytes < j.skip(t.bytes)+2*t.bytes {
+		if n < t.frames/2 || (n-1)*t.bytes < j.skip()+2*t.bytes {
 			continue
 		}
-		if _, steady := t.rate(j.skip(t.bytes), shape); !steady {
+		if _, steady := t.rate(j.skip(), shape); !steady {
 			continue
 		}
 		var meets []float64

@@ -129,7 +129,7 @@ func TestJudgeFindsEachQuantityThatIsWrong(t *testing.T) {
 		}(), verdicts{rate: Unproven}},
 		"no probe on time": {shaped, see(plan, 10*ms, 100e6, expected, func(i int) time.Duration {
 			return 2*ms + time.Duration(i*7%20)*ms
-		}), verdicts{delay: Unproven}},
+		}), verdicts{delay: Unproven, rate: Unproven}},
 		"one train of three spoilt": {shaped, func() observation {
 			seen := see(plan, 10*ms, 100e6, expected, punctual)
 			last := seen.trains[1].arrivals

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -48,13 +49,17 @@ func verify(ctx context.Context, spec link.Spec, options Options) (Report, error
 		report.Directions[i] = make(Direction, len(all))
 	}
 	var armed time.Duration // since the epoch; 0: not known
-	if options.Rearm != nil {
-		if err := options.Rearm(0); err != nil {
-			return report, err
-		}
-		armed = epoch()
-	}
+	again := true           // from the first packet on
 	for {
+		if again && options.Rearm != nil {
+			if err := options.Rearm(0); err != nil {
+				return report, err
+			}
+			armed = epoch()
+			for _, j := range slices.Concat(judges[:]...) {
+				j.frames = nil
+			}
+		}
 		before, err := options.dropped()
 		if err != nil {
 			return report, err
@@ -74,7 +79,8 @@ func verify(ctx context.Context, spec link.Spec, options Options) (Report, error
 		if err != nil {
 			return report, err
 		}
-		again := false
+		retry := false
+		again = false
 		for i := range channels {
 			for n, j := range judges[i] {
 				seen[i][n].overflow = after[i] > before[i]
@@ -84,12 +90,14 @@ func verify(ctx context.Context, spec link.Spec, options Options) (Report, error
 					fresh = merge(report.Directions[i][n], fresh)
 				}
 				report.Directions[i][n] = fresh
-				again = again || fresh.again()
+				retry = retry || fresh.again()
+				// Others' frames took numbers that were meant for probes.
+				again = again || fresh.Findings[Loss].again && seen[i][n].foreign
 			}
 		}
 		report.Attempts++
 		report.Took = time.Since(begin)
-		if !again || report.Attempts >= options.Attempts || time.Until(deadline) < needs {
+		if !retry || report.Attempts >= options.Attempts || time.Until(deadline) < needs {
 			return report, nil
 		}
 	}

@@ -84,13 +84,14 @@ type subject struct {
 	kinds  []packet
 	hidden error // why no packet can come to it
 	mtu    int
+	others int // streams that are measured beside it
 }
 
 // subjects are a direction's streams: its own, then its paths.
 func subjects(d link.Direction, mtu int) []subject {
 	var all []subject
 	for i := -1; i < len(d.Paths); i++ {
-		s := subject{shape: d.Shape, trace: d.Trace, mtu: mtu}
+		s := subject{shape: d.Shape, trace: d.Trace, mtu: mtu, others: len(d.Paths)}
 		if i >= 0 {
 			s.path, s.shape, s.trace = d.Paths[i].Name, d.Paths[i].Shape, nil
 		}
@@ -136,7 +137,7 @@ func newPlan(s subject, limit time.Duration, falseAlarm float64) plan {
 	}
 
 	p.countBurst = min(countBurst, max(1, room/2))
-	p.countSpacing = max(countPace, 2*serial*time.Duration(p.countBurst), stall*time.Duration(p.countBurst)/time.Duration(room))
+	p.countSpacing = max(countPace*time.Duration(1+s.others), 2*serial*time.Duration(p.countBurst), stall*time.Duration(p.countBurst)/time.Duration(room))
 	bursts := max(1, int(times(countTime)/p.countSpacing))
 	p.counted = min(needed(shape, falseAlarm, int(more*maxCount)), bursts*p.countBurst)
 
@@ -180,8 +181,9 @@ func newTrains(s subject, more float64, small int) ([]trainPlan, time.Duration) 
 		serial := float64(shape.Serialization(size))
 		// Jitter tears a train apart at its head.
 		lasts := trainTime + burst + min(8*shape.Jitter.Amount, longest)
-		want := int(math.Ceil(float64(lasts)/serial)) + shape.Burst/size
-		t.frames = min(max(want, minTrain), maxTrain, queueRoom(shape, size)+shape.Burst/size)
+		// An idle bottleneck lets its burst and a full frame through at once.
+		want := max(minTrain, int(math.Ceil(float64(lasts)/serial))) + (shape.Burst+frame)/size
+		t.frames = min(want, maxTrain, queueRoom(shape, size)+shape.Burst/size)
 		t.lasts = time.Duration(float64(t.frames) * serial)
 		return t
 	}

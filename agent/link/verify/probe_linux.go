@@ -148,6 +148,7 @@ type arrivals struct {
 	frames  []sighting
 	trains  [][]time.Duration
 	missing int
+	arrived int
 	latest  uint32 // the highest number so far, and one
 	last    bool   // the last frame is here
 	quiet   int    // times in a row that nothing came for wakeup
@@ -178,6 +179,8 @@ func (a *arrivals) take(p probe, arrived time.Duration, frame []byte) {
 	f.copies++
 	if f.copies == 1 {
 		a.missing--
+		a.arrived++
+		f.rank = a.arrived
 		f.arrived = arrived
 		f.overtaken = p.seq+1 < a.latest
 		a.latest = max(a.latest, p.seq+1)
