@@ -89,7 +89,8 @@ func TestCourse(t *testing.T) {
 		},
 		"a ramp until the period ends": {
 			link.Direction{Shape: delayed(0), Schedule: link.Schedule{Steps: []link.Step{ramp(step(5*ms, 20*ms), 20*ms)}, Period: 25 * ms}},
-			50 * ms, []at{{15 * ms, 10 * ms, 0}, {25 * ms, 0, 0}, {40 * ms, 10 * ms, 0}},
+			50 * ms,
+			[]at{{15 * ms, 10 * ms, 0}, {25 * ms, 0, 0}, {40 * ms, 10 * ms, 0}},
 		},
 		"a period without a change": {
 			link.Direction{Shape: delayed(5 * ms), Schedule: link.Schedule{Steps: []link.Step{step(10*ms, 5*ms)}, Period: 50 * ms}}, time.Hour, nil,
