@@ -38,6 +38,7 @@ func impaired(mbit uint64) map[string]struct{ asked, wrong link.Direction } {
 			}
 		}
 	}
+	short := 3 * mbit // is filled with short frames too
 	slow, fast := trace(2*ms), trace(1*ms)
 	if mbit < 1e6 {
 		slow, fast = trace(8*ms), trace(4*ms)
@@ -74,8 +75,8 @@ func impaired(mbit uint64) map[string]struct{ asked, wrong link.Direction } {
 		"jitter that reorders":       of(jitter(link.Jitter{Amount: 5 * ms, Reorder: true}), jitter(link.Jitter{Amount: 5 * ms})),
 		"jitter that keeps order":    of(jitter(link.Jitter{Amount: 5 * ms}), jitter(link.Jitter{Amount: 5 * ms, Reorder: true})),
 		"jitter where none was":      of(jitter(link.Jitter{}), jitter(link.Jitter{Amount: 5 * ms})),
-		"overhead":                   of(rate(func(s *link.Shape) { s.Overhead = link.Overhead{Bytes: 24, MinBytes: 84} }), rate(nil)),
-		"ATM":                        of(rate(func(s *link.Shape) { s.Overhead = link.Overhead{ATM: true} }), rate(nil)),
+		"overhead":                   of(rate(func(s *link.Shape) { s.Rate, s.Overhead = short, link.Overhead{Bytes: 24, MinBytes: 84} }), rate(func(s *link.Shape) { s.Rate = short })),
+		"ATM":                        of(rate(func(s *link.Shape) { s.Rate, s.Overhead = short, link.Overhead{ATM: true} }), rate(func(s *link.Shape) { s.Rate = short })),
 		"burst":                      of(rate(func(s *link.Shape) { s.Burst = 64 << 10 }), rate(nil)),
 		"burst for half":             of(rate(func(s *link.Shape) { s.Burst = 64 << 10 }), rate(func(s *link.Shape) { s.Burst = 32 << 10 })),
 		"burst where none was":       of(rate(nil), rate(func(s *link.Shape) { s.Burst = 64 << 10 })),

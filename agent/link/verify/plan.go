@@ -181,6 +181,10 @@ func newTrains(s subject, more float64, small int) ([]trainPlan, time.Duration) 
 		serial := float64(shape.Serialization(size))
 		// Jitter tears a train apart at its head.
 		lasts := trainTime + burst + min(8*shape.Jitter.Amount, longest)
+		if tells == Overhead {
+			// Of short frames more pass at once, and each late timer is a greater part of what is read.
+			lasts += 2 * trainTime
+		}
 		// An idle bottleneck lets its burst and a full frame through at once.
 		want := max(minTrain, int(math.Ceil(float64(lasts)/serial))) + (shape.Burst+frame)/size
 		t.frames = min(want, maxTrain, queueRoom(shape, size)+shape.Burst/size)
