@@ -155,7 +155,9 @@ func attemptRow(ctx context.Context, b *Bench, row shapeRow, engine, file string
 		return []tableLine{line}, err
 	}
 	if result.Status != 0 {
-		return nil, fmt.Errorf("up: exit status %d: %s", result.Status, lastLines(result.Stderr))
+		line := tableLine{Engine: engine, Impairment: row.name, Version: "both", Asked: row.shape, Measured: "-", ReadBack: "-"}
+		line.Verdict = fmt.Sprintf("does not stand (exit status %d): %s", result.Status, strings.Join(strings.Fields(result.Stderr), " "))
+		return []tableLine{line}, nil
 	}
 	defer func() {
 		down, downErr := b.Run(ctx, "down", "shapes")
