@@ -413,7 +413,10 @@ func TestRefusals(t *testing.T) {
 		"no MAC address":  {change(func(l *tcplabv1.Lab) { l.Links[0].A.Mac = "" }), codes.InvalidArgument, rpcerr.LabInvalid, "MAC"},
 		"a sysctl that no kernel has": {change(func(l *tcplabv1.Lab) {
 			l.Nodes[0].Sysctls = map[string]string{"net.ipv4.no_such_setting": "1"}
-		}), codes.FailedPrecondition, rpcerr.HostUnsupported, "no_such_setting"},
+		}), codes.InvalidArgument, rpcerr.LabInvalid, "no_such_setting"},
+		"a value that the kernel refuses": {change(func(l *tcplabv1.Lab) {
+			l.Nodes[0].Sysctls = map[string]string{"net.ipv4.tcp_sack": "banana"}
+		}), codes.FailedPrecondition, rpcerr.HostUnsupported, "tcp_sack"},
 		"a shape on veth": {change(func(l *tcplabv1.Lab) {
 			l.Links[0].Engine = tcplabv1.Engine_ENGINE_VETH
 			l.Links[0].Forward = &tcplabv1.Direction{Shape: &tcplabv1.Shape{Loss: 0.5}}

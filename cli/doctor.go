@@ -88,12 +88,18 @@ func (a *app) printHost(host *tcplabv1.Host) error {
 		}
 		for _, r := range remedies(group) {
 			const indent = "      "
-			text := ansi.Wordwrap(fmt.Sprintf("To do about %s: %s", strings.Join(r.about, ", "), r.text), doctorColumns-len(indent), "")
+			text := wrap(fmt.Sprintf("To do about %s: %s", strings.Join(r.about, ", "), r.text), doctorColumns-len(indent))
 			b.WriteString("    " + strings.ReplaceAll(text, "\n", "\n"+indent) + "\n")
 		}
 	}
 	_, err := fmt.Fprint(a.Out, b.String())
 	return err
+}
+
+// wrap breaks a text into lines between words, and never at a hyphen: what is to be typed stays whole.
+func wrap(text string, columns int) string {
+	const unbreakable = "\u2011"
+	return strings.ReplaceAll(ansi.Wordwrap(strings.ReplaceAll(text, "-", unbreakable), columns, ""), unbreakable, "-")
 }
 
 // doctorColumns is the width to which doctor wraps what there is to do.
