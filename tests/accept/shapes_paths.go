@@ -46,8 +46,8 @@ func pathRows() []shapeRow {
 
 // timeRows are what changes with time. A schedule is played from when a lab stands.
 func timeRows() []shapeRow {
-	// A frame each 250 µs for 1.6 s: 32 Mbit/s, more than any step's rate.
-	flood := []traffic.Stream{{Port: 4000, Frame: kilo, Count: 6400, Every: 250 * time.Microsecond}}
+	// A frame each 500 µs for 1.6 s: 16 Mbit/s, more than any step's rate.
+	flood := []traffic.Stream{{Port: 4000, Frame: kilo, Count: 3200, Every: 500 * time.Microsecond}}
 	// rates are those of spans of 100 ms.
 	rates := func(s traffic.Seen) []float64 {
 		var all []float64
@@ -73,14 +73,14 @@ func timeRows() []shapeRow {
 	}
 	steps := func(seen []traffic.Seen, _ time.Duration) (string, error) {
 		all := rates(seen[0])
-		low, high := count(all, 3.4, 4.6), count(all, 14.5, 17.5)
-		figure := fmt.Sprintf("of 15 spans %d at 4 Mbit/s, %d at 16", low, high)
-		if low < 4 || high < 4 {
+		low, high := count(all, 1.7, 2.4), count(all, 7.2, 8.9)
+		figure := fmt.Sprintf("of 15 spans %d at 2 Mbit/s, %d at 8", low, high)
+		if low < 3 || high < 3 {
 			return figure, errors.New("200 ms of each in turn were asked")
 		}
 		return figure, nil
 	}
-	const alternating = "0s, 16Mbit, 1ms, 0%\n0.2s, 4Mbit, 1ms, 0%\n0.4s, 16Mbit, 1ms, 0%\n"
+	const alternating = "0s, 8Mbit, 1ms, 0%\n0.2s, 2Mbit, 1ms, 0%\n0.4s, 8Mbit, 1ms, 0%\n"
 	return []shapeRow{
 		{
 			// 1 ms apart for half a second, then nothing for another.
@@ -105,14 +105,14 @@ func timeRows() []shapeRow {
 			},
 			refused: map[string]string{"netem": "wire"},
 		},
-		{name: "trace: csv", shape: "{trace: {file: steps.csv, loop: true}, queue: 100}", without: "{rate: 16Mbit, queue: 100}", attachments: map[string]string{"steps.csv": "time, rate, delay, loss\n" + alternating}, streams: flood, judge: steps},
-		{name: "schedule: steps", shape: "{rate: 16Mbit, queue: 100, schedule: {period: 400ms, steps: [{at: 200ms, rate: 4Mbit}]}}", without: "{rate: 16Mbit, queue: 100}", streams: flood, judge: steps},
+		{name: "trace: csv", shape: "{trace: {file: steps.csv, loop: true}, queue: 100}", without: "{rate: 8Mbit, queue: 100}", attachments: map[string]string{"steps.csv": "time, rate, delay, loss\n" + alternating}, streams: flood, judge: steps},
+		{name: "schedule: steps", shape: "{rate: 8Mbit, queue: 100, schedule: {period: 400ms, steps: [{at: 200ms, rate: 2Mbit}]}}", without: "{rate: 8Mbit, queue: 100}", streams: flood, judge: steps},
 		{
-			name: "schedule: ramp", shape: "{rate: 4Mbit, queue: 20, schedule: {period: 1s, steps: [{at: 0s, ramp: 1s, rate: 24Mbit}]}}", without: "{rate: 14Mbit, queue: 20}", streams: flood,
+			name: "schedule: ramp", shape: "{rate: 2Mbit, queue: 20, schedule: {period: 1s, steps: [{at: 0s, ramp: 1s, rate: 12Mbit}]}}", without: "{rate: 7Mbit, queue: 20}", streams: flood,
 			judge: func(seen []traffic.Seen, _ time.Duration) (string, error) {
 				all := rates(seen[0])
-				low, middle, high := count(all, 4, 9.5), count(all, 11, 17), count(all, 18.5, 25)
-				figure := fmt.Sprintf("of 15 spans %d below 9.5 Mbit/s, %d of 11 to 17, %d above 18.5", low, middle, high)
+				low, middle, high := count(all, 1.8, 4.7), count(all, 5.3, 8.7), count(all, 9.2, 13)
+				figure := fmt.Sprintf("of 15 spans %d below 4.7 Mbit/s, %d of 5.3 to 8.7, %d above 9.2", low, middle, high)
 				if low < 2 || middle < 3 || high < 2 {
 					return figure, errors.New("a rate that rises evenly was asked")
 				}
@@ -125,7 +125,7 @@ func timeRows() []shapeRow {
 				rows, share := losses(seen[0])
 				long := 0
 				for _, n := range rows {
-					if n > 700 && n < 900 { // 200 ms
+					if n > 350 && n < 450 { // 200 ms
 						long++
 					}
 				}
