@@ -28,7 +28,7 @@ const frameOverhead = 14
 // Complete fills in what the lab leaves out: the kinds of nodes, names,
 // queues (of paths, steps and traces, too), engines and MTUs of links, the family, count and no_delay of flows,
 // the experiments' sample interval and timeout, how repetitions are joined,
-// and one repetition. Addresses are not its matter; see [Assign]. It changes
+// one repetition, and the sysctls of nodes that socket options need. Addresses are not its matter; see [Assign]. It changes
 // nothing that is set, and nothing at all the second time.
 func Complete(lab *tcplabv1.Lab) {
 	lab.Repeat = max(1, lab.GetRepeat())
@@ -56,6 +56,7 @@ func Complete(lab *tcplabv1.Lab) {
 		}
 		for _, f := range e.GetFlows() {
 			completeFlow(f)
+			completeNodes(lab, f)
 		}
 	}
 	for _, e := range lab.GetExpectations() {
@@ -162,5 +163,8 @@ func completeFlow(f *tcplabv1.Flow) {
 	}
 	if f.Socket.NoDelay == nil {
 		f.Socket.NoDelay = new(true)
+	}
+	if f.Socket.GetFastOpen() && f.Socket.FastOpenQueue == 0 {
+		f.Socket.FastOpenQueue = defaultFastOpenQueue
 	}
 }

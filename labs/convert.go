@@ -176,23 +176,6 @@ func (c *converter) transaction(s *transactionSpec, f *tcplabv1.Flow, path strin
 	}
 }
 
-func (c *converter) socket(s *socketSpec, path string) *tcplabv1.SocketOptions {
-	c.from(s.At, "%s", path)
-	for _, key := range []string{"no_delay", "congestion", "send_buffer", "receive_buffer", "mss"} {
-		c.from(s.At.get(key), "%s.%s", path, key)
-	}
-	o := &tcplabv1.SocketOptions{
-		Congestion:    s.Congestion,
-		SendBuffer:    c.uint32(s.At.get("send_buffer"), s.SendBuffer),
-		ReceiveBuffer: c.uint32(s.At.get("receive_buffer"), s.ReceiveBuffer),
-		Mss:           c.uint32(s.At.get("mss"), s.MSS),
-	}
-	if s.NoDelay != nil {
-		o.NoDelay = (*bool)(s.NoDelay)
-	}
-	return o
-}
-
 func (c *converter) expectation(s *expectSpec, path string) *tcplabv1.Expectation {
 	c.from(s.At, "%s", path)
 	for _, key := range []string{"name", "where", "measure", "predict", "that", "over", "rival", "source"} {

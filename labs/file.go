@@ -92,15 +92,6 @@ type transactionSpec struct {
 	ServerTime *duration `yaml:"server_time" jsonschema_description:"What the server waits between a request and its reply. Default 0."`
 }
 
-type socketSpec struct {
-	At            *node   `yaml:"-"`
-	NoDelay       *toggle `yaml:"no_delay" jsonschema_description:"TCP_NODELAY. Default true; false leaves Nagle's algorithm on."`
-	Congestion    string  `yaml:"congestion" jsonschema_description:"Congestion control (TCP_CONGESTION): reno, cubic, bbr. Default: the kernel's."`
-	SendBuffer    *size   `yaml:"send_buffer" jsonschema_description:"SO_SNDBUF in bytes; the kernel doubles it and stops tuning. Default: tuned."`
-	ReceiveBuffer *size   `yaml:"receive_buffer" jsonschema_description:"SO_RCVBUF in bytes; the kernel doubles it and stops tuning. Default: tuned."`
-	MSS           *size   `yaml:"mss" jsonschema_description:"TCP_MAXSEG in bytes, 88 to 32767. Default: from the MTU."`
-}
-
 type expectSpec struct {
 	At      *node       `yaml:"-"`
 	Name    string      `yaml:"name" jsonschema:"required" jsonschema_description:"What the expectation says, in words."`

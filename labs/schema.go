@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/invopop/jsonschema"
@@ -140,6 +141,18 @@ func (signedSize) JSONSchema() *jsonschema.Schema {
 
 func (deviation) JSONSchema() *jsonschema.Schema {
 	return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "number", Minimum: "-4", Maximum: "4"}, parameterSchema()}}
+}
+
+func (codePoint) JSONSchema() *jsonschema.Schema {
+	s := choiceSchema(slices.Sorted(maps.Keys(codePoints())))
+	s.AnyOf = append(s.AnyOf, &jsonschema.Schema{Type: "integer", Minimum: "0", Maximum: "63"})
+	return s
+}
+
+func (portRange) JSONSchema() *jsonschema.Schema {
+	return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{
+		{Type: "string", Pattern: `^[0-9]+(-[0-9]+)?$`}, {Type: "integer", Minimum: "1", Maximum: "65535"}, parameterSchema(),
+	}}
 }
 
 func (fileName) JSONSchema() *jsonschema.Schema {

@@ -309,20 +309,7 @@ func (v *validation) flow(field string, f *tcplabv1.Flow, timeout time.Duration,
 	if f.GetBulk() != nil && f.GetBulk().GetAmount() == nil {
 		v.add(field+".bulk", "", "how much the flow sends is missing: bytes or duration")
 	}
-	v.socket(field+".socket", f.GetSocket())
-}
-
-// The least MSS that Linux takes on a socket is TCP_MIN_MSS (88), from
-// include/net/tcp.h; the most is MAX_TCP_WINDOW (32767).
-const minMSS, maxMSS = 88, 32767
-
-func (v *validation) socket(field string, s *tcplabv1.SocketOptions) {
-	if c := s.GetCongestion(); c != "" && !congestion.MatchString(c) {
-		v.add(field+".congestion", "such as reno, cubic or bbr", "%q is not a congestion control's name", c)
-	}
-	if mss := s.GetMss(); mss != 0 && (mss < minMSS || mss > maxMSS) {
-		v.add(field+".mss", "", "an MSS of %d bytes is outside %d to %d", mss, minMSS, maxMSS)
-	}
+	v.socket(field+".socket", f)
 }
 
 func (v *validation) expectations(checked map[string]bool) {

@@ -5,6 +5,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -42,6 +43,24 @@ func TestValidateWire(t *testing.T) {
 		{"no amount", func(l *tcplabv1.Lab) { l.Experiments[0].Flows[0].GetBulk().Amount = nil }, "experiments[0].flows[0].bulk: how much the flow sends is missing"},
 		{"no kind", func(l *tcplabv1.Lab) { l.Experiments[0].Flows[0].Kind = nil }, "experiments[0].flows[0].kind: exactly one field is required in oneof"},
 		{"congestion", func(l *tcplabv1.Lab) { l.Experiments[0].Flows[0].Socket.Congestion = "cubic; rm" }, `experiments[0].flows[0].socket.congestion: "cubic; rm" is not a congestion control's name`},
+		{"low ports first", func(l *tcplabv1.Lab) {
+			l.Experiments[0].Flows[0].Socket.LocalPorts = &tcplabv1.PortRange{First: 9, Last: 8}
+		}, "experiments[0].flows[0].socket.local_ports: the range 9-8 ends before it begins"},
+		{"queue of no Fast Open", func(l *tcplabv1.Lab) { l.Experiments[0].Flows[0].Socket.FastOpenQueue = 3 }, "experiments[0].flows[0].socket.fast_open_queue: there is no queue without fast_open"},
+		{"Fast Open that the node forbids", func(l *tcplabv1.Lab) {
+			l.Nodes[1].Sysctls = map[string]string{"net.ipv4.tcp_fastopen": "1"}
+			l.Experiments[0].Flows[0].Socket.FastOpen = true
+		}, "experiments[0].flows[0].socket.fast_open: server sets net.ipv4.tcp_fastopen to 1"},
+		{"ECN that the node has not", func(l *tcplabv1.Lab) {
+			l.Nodes[0].Sysctls = map[string]string{"net.ipv4.tcp_ecn": "0"}
+			l.Experiments[0].Flows[0].Socket.Ecn = new(true)
+		}, "experiments[0].flows[0].socket.ecn: client has net.ipv4.tcp_ecn = 0, not 1"},
+		{"keep-alive of half a second", func(l *tcplabv1.Lab) {
+			l.Experiments[0].Flows[0].Socket.KeepAlive = &tcplabv1.KeepAlive{Idle: durationpb.New(time.Second / 2)}
+		}, "experiments[0].flows[0].socket.keep_alive.idle: 500ms is not a whole number of seconds"},
+		{"user timeout of half a millisecond", func(l *tcplabv1.Lab) {
+			l.Experiments[0].Flows[0].Socket.UserTimeout = durationpb.New(time.Millisecond / 2)
+		}, "experiments[0].flows[0].socket.user_timeout: 500µs is not a whole number of milliseconds"},
 		{"sysctl with a path", func(l *tcplabv1.Lab) { l.Nodes[0].Sysctls = map[string]string{"net.ipv4/../../kernel.x": "1"} }, `nodes[0].sysctls["net.ipv4/../../kernel.x"]: "net.ipv4/../../kernel.x" is not a sysctl's name`},
 		{"sysctl of two lines", func(l *tcplabv1.Lab) { l.Nodes[0].Sysctls = map[string]string{"net.ipv4.tcp_sack": "1\n0"} }, `nodes[0].sysctls["net.ipv4.tcp_sack"]: the value of net.ipv4.tcp_sack is not one line`},
 		{"enum", func(l *tcplabv1.Lab) { l.Links[0].Engine = 99 }, "links[0].engine: value must be one of the defined enum values"},

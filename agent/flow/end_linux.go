@@ -55,6 +55,7 @@ type measured struct {
 	latencies     latencies
 	series        observe.Series
 	congestion    string
+	socket        *tcplabv1.SocketOptions // read back
 	err           error
 }
 
@@ -65,27 +66,75 @@ type client struct{ half }
 // connection has ended or, at the latest, when ctx has; whatever was measured by then
 // is in what it returns.
 func (c *client) run(ctx context.Context, server netip.AddrPort) (m measured) {
-	s, err := open(c.end, c.options)
-	if err != nil {
+	s, err := c.dial(ctx, server, &m)
+	if s == nil {
 		m.err = err
 		return m
 	}
 	defer s.close()
 	release := s.guard(ctx)
 	defer release()
-
-	m.started = time.Now()
-	err = s.connect(server)
-	took := time.Since(m.started)
-	m.address = s.local()
 	if err != nil || ctx.Err() != nil {
 		m.series.Last, _ = s.info()
 		m.err = explain(ctx, fmt.Sprintf("connecting from %s to %s", c.end.Addr, server), err)
 		return m
 	}
-	m.connect = took
 	c.converse(ctx, s, &m, c.kind.client)
 	return m
+}
+
+// dial opens a socket and connects it. Where that fails after connect(2) it
+// returns the socket with the error.
+//
+// The kernel does not choose every port of a small range: older ones leave out the
+// last of an odd number (__inet_hash_connect in net/ipv4/inet_hashtables.c). Where it
+// finds none all are tried.
+func (c *client) dial(ctx context.Context, server netip.AddrPort, m *measured) (*socket, error) {
+	s, err := open(c.end, clientRole, c.options, 0)
+	if err == nil {
+		err = c.connect(ctx, s, server, m)
+		if c.options.GetLocalPorts() == nil || !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return s, err
+		}
+		s.close()
+	} else if !errors.Is(err, errPortByPort) {
+		return nil, err
+	}
+	return c.dialPortByPort(ctx, server, m)
+}
+
+// dialPortByPort takes the first of the local ports from which the server can be
+// reached.
+func (c *client) dialPortByPort(ctx context.Context, server netip.AddrPort, m *measured) (*socket, error) {
+	ports := c.options.GetLocalPorts()
+	for port := ports.GetFirst(); ; port++ {
+		s, err := open(c.end, clientRole, c.options, uint16(port))
+		if err == nil {
+			err = c.connect(ctx, s, server, m)
+		}
+		if !errors.Is(err, unix.EADDRINUSE) && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return s, err
+		}
+		if s != nil {
+			s.close()
+		}
+		if port == ports.GetLast() {
+			return nil, fmt.Errorf("each port of %d-%d has a connection to %s: %w", ports.GetFirst(), port, server, unix.EADDRNOTAVAIL)
+		}
+	}
+}
+
+func (c *client) connect(ctx context.Context, s *socket, server netip.AddrPort, m *measured) error {
+	release := s.guard(ctx)
+	defer release()
+	m.started = time.Now()
+	err := s.connect(server)
+	took := time.Since(m.started)
+	m.address = s.local()
+	if err == nil && ctx.Err() == nil {
+		m.connect = took
+	}
+	return err
 }
 
 // server is the end that listens, for one connection.
@@ -96,7 +145,7 @@ type server struct {
 
 // listen opens the server's port.
 func (s *server) listen() (netip.AddrPort, error) {
-	listener, err := open(s.end, s.options)
+	listener, err := open(s.end, serverRole, s.options, 0)
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
@@ -143,6 +192,7 @@ func (h *half) converse(ctx context.Context, s *socket, m *measured, part func(c
 	err := part(ctx, c)
 	m.series = watch.Stop()
 	m.congestion = s.congestion()
+	m.socket = s.readOptions(h.end, h.options)
 	if err != nil {
 		m.err = explain(ctx, "exchanging data", err)
 		return
@@ -175,7 +225,15 @@ const (
 // fails, close resets. One end goes first, for two FINs that cross leave both
 // ends in TIME_WAIT.
 func (s *socket) finish(ctx context.Context, first bool, rtt time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, finishBase+finishRoundTrips*rtt)
+	patience := finishBase + finishRoundTrips*rtt
+	if s.asked != nil && s.asked.Linger != nil {
+		if asked := s.asked.GetLinger().AsDuration(); asked > 0 {
+			patience = asked
+		} else if first {
+			return nil // close resets
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	release := s.guard(ctx)
 	defer release()
@@ -184,7 +242,11 @@ func (s *socket) finish(ctx context.Context, first bool, rtt time.Duration) erro
 		slices.Reverse(steps)
 	}
 	for _, step := range steps {
-		if err := step(); err != nil {
+		err := step()
+		if s.resetIsTheEnd(err) {
+			return nil
+		}
+		if err != nil {
 			return explain(ctx, "exchanging FINs", err)
 		}
 	}
@@ -201,6 +263,12 @@ func (s *socket) finish(ctx context.Context, first bool, rtt time.Duration) erro
 			return explain(ctx, "waiting for the last ACK", err)
 		}
 	}
+}
+
+// resetIsTheEnd tells whether an error is the reset with which the lab wants the peer to
+// end.
+func (s *socket) resetIsTheEnd(err error) bool {
+	return errors.Is(err, unix.ECONNRESET) && s.asked != nil && s.asked.Linger != nil && s.asked.GetLinger().AsDuration() == 0
 }
 
 // receiveFIN reads the end of the stream, and nothing before it.

@@ -280,6 +280,7 @@ func (h *half) report(m measured, start time.Time) *tcplabv1.FlowEnd {
 		BytesRead:    m.read,
 		Congestion:   m.congestion,
 		CwndSeries:   m.series.Changes(start),
+		Socket:       m.socket,
 	}
 	if m.address.IsValid() {
 		end.Address = m.address.String()

@@ -50,7 +50,7 @@ func connected(t *testing.T, cfg Config, options *tcplabv1.SocketOptions) (clien
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err = open(cfg.Client, options)
+	client, err = open(cfg.Client, clientRole, options, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func TestUnknownCongestionControlNamesThoseThatAreThere(t *testing.T) {
 func TestNoBufferIsCutInSilence(t *testing.T) {
 	cfg := nodes(t, false)
 	options := &tcplabv1.SocketOptions{SendBuffer: 64 << 20, ReceiveBuffer: 64 << 20}
-	s, err := open(cfg.Client, options)
+	s, err := open(cfg.Client, clientRole, options, 0)
 	if err != nil {
 		// Privilege over the host's limits is missing: then the error says so.
 		if !strings.Contains(err.Error(), "net.core.wmem_max") {

@@ -21,7 +21,8 @@ import (
 // its state at any time.
 type socket struct {
 	fd      int
-	stopped atomic.Bool // interrupted: the owner is to make no further call
+	asked   *tcplabv1.SocketOptions // what is set anew at each call; may be nil
+	stopped atomic.Bool             // interrupted: the owner is to make no further call
 
 	mu   sync.Mutex
 	open bool         // fd is this socket's and nobody else's
@@ -34,37 +35,64 @@ var (
 )
 
 // open makes a socket in the namespace of the end, with the lab's options, bound to
-// the end's address and a port of the kernel's choice.
-func open(end End, options *tcplabv1.SocketOptions) (*socket, error) {
+// the end's address and a port of the kernel's choice, or where it is not 0 to that port.
+func open(end End, role string, options *tcplabv1.SocketOptions, port uint16) (*socket, error) {
 	var s *socket
-	err := end.NS.Do(func() error {
-		family := unix.AF_INET
-		if end.Addr.Is6() {
-			family = unix.AF_INET6
-		}
-		fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
-		if err != nil {
-			return fmt.Errorf("open a TCP socket: %w", err)
-		}
-		if err := setOptions(fd, options); err != nil {
-			unix.Close(fd)
-			return err
-		}
-		// The port is chosen at connect(2) or listen(2): knowing the peer, the
-		// kernel can use one local port for many.
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
-			unix.Close(fd)
-			return fmt.Errorf("set IP_BIND_ADDRESS_NO_PORT: %w", err)
-		}
-		if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(end.Addr, 0))); err != nil {
-			unix.Close(fd)
-			return fmt.Errorf("bind to %s: %w", end.Addr, err)
-		}
-		s = &socket{fd: fd, open: true}
-		return nil
+	err := end.NS.Do(func() (err error) {
+		s, err = openHere(end, role, options, port)
+		return err
 	})
 	return s, err
 }
+
+// openHere is open on a thread that is in the namespace already.
+func openHere(end End, role string, options *tcplabv1.SocketOptions, port uint16) (_ *socket, err error) {
+	family := unix.AF_INET
+	if end.Addr.Is6() {
+		family = unix.AF_INET6
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if err != nil {
+		return nil, fmt.Errorf("open a TCP socket: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			unix.Close(fd)
+		}
+	}()
+	if err := setOptions(fd, role, options); err != nil {
+		return nil, err
+	}
+	if err := setCodePoint(fd, end.Addr.Is6(), options); err != nil {
+		return nil, err
+	}
+	if port == 0 {
+		// The port is chosen at connect(2) or listen(2): knowing the peer, the
+		// kernel can use one local port for many.
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+	} else {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("set how the port is bound: %w", err)
+	}
+	if ports := options.GetLocalPorts(); ports != nil && role == clientRole && port == 0 {
+		limited, err := setLocalPorts(fd, ports)
+		if err != nil {
+			return nil, err
+		}
+		if !limited {
+			return nil, errPortByPort
+		}
+	}
+	if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(end.Addr, port))); err != nil {
+		return nil, fmt.Errorf("bind to %s: %w", netip.AddrPortFrom(end.Addr, port), err)
+	}
+	return &socket{fd: fd, open: true, asked: options}, nil
+}
+
+// errPortByPort says that this kernel cannot choose of a range of ports.
+var errPortByPort = errors.New("ports are to be tried one by one")
 
 // guard interrupts the socket when ctx ends, until it is released. The owner
 // releases before it closes.
@@ -176,7 +204,7 @@ func (s *socket) accept() (*socket, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &socket{fd: fd, open: true}, nil
+		return &socket{fd: fd, open: true, asked: s.asked}, nil
 	}
 }
 
@@ -216,7 +244,11 @@ func (s *socket) discard(p []byte) (int, error) {
 		if s.stopped.Load() {
 			return n, errStopped // data may go on coming
 		}
-		m, _, err := unix.Recvfrom(s.fd, p[n:], unix.MSG_WAITALL|unix.MSG_TRUNC)
+		all, err := s.prepareRead(len(p) - n)
+		if err != nil {
+			return n, err
+		}
+		m, _, err := unix.Recvfrom(s.fd, p[n:], all|unix.MSG_TRUNC)
 		n += max(m, 0)
 		switch {
 		case errors.Is(err, unix.EINTR):
@@ -228,6 +260,29 @@ func (s *socket) discard(p []byte) (int, error) {
 			return n, io.EOF
 		}
 	}
+}
+
+// prepareRead sets what holds for one read of so many bytes and returns the flag with
+// which to read.
+func (s *socket) prepareRead(size int) (all int, err error) {
+	if s.asked == nil {
+		return unix.MSG_WAITALL, nil
+	}
+	if s.asked.QuickAck != nil {
+		if err := unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, flag(s.asked.GetQuickAck())); err != nil {
+			return 0, fmt.Errorf("set TCP_QUICKACK: %w", err)
+		}
+	}
+	if s.asked.GetRcvlowat() == 0 {
+		return unix.MSG_WAITALL, nil
+	}
+	// The end of a message may be less than the mark, which would then never be
+	// reached; and within a call that waits for all the mark could not follow.
+	mark := min(int(s.asked.GetRcvlowat()), size)
+	if err := unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, mark); err != nil {
+		return 0, fmt.Errorf("set SO_RCVLOWAT to %d: %w", mark, err)
+	}
+	return 0, nil
 }
 
 // finishWriting tells the peer that no more will come. It may be called while the

@@ -37,7 +37,7 @@ func (c *stream) send(p []byte) error {
 // but the last.
 func (c *stream) sendLong(size uint64) error {
 	if size <= sendSize {
-		return c.send(make([]byte, size))
+		return c.send(make([]byte, size)) // one write needs no cork
 	}
 	if err := c.cork(true); err != nil {
 		return err
@@ -49,6 +49,20 @@ func (c *stream) sendLong(size uint64) error {
 			return err
 		}
 		size -= part
+	}
+	return c.cork(false)
+}
+
+// corked writes a message of several writes, corked where the lab asks for it.
+func (c *stream) corked(write func() error) error {
+	if !c.asked.GetCork() {
+		return write()
+	}
+	if err := c.cork(true); err != nil {
+		return err
+	}
+	if err := write(); err != nil {
+		return err
 	}
 	return c.cork(false)
 }

@@ -39,10 +39,16 @@ func (t transaction) ask(ctx context.Context, c *stream, p []byte, think bool) e
 		}
 	}
 	begin := time.Now()
-	for _, size := range t.writes {
-		if err := c.send(p[:size]); err != nil {
-			return err
+	err := c.corked(func() error {
+		for _, size := range t.writes {
+			if err := c.send(p[:size]); err != nil {
+				return err
+			}
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	if err := c.receive(t.reply); err != nil {
 		return err
@@ -63,7 +69,7 @@ func (t transaction) server(ctx context.Context, c *stream) error {
 	}
 	// The last reply is only written: how TCP sends it is still to be seen, until
 	// the client has it and ends.
-	if err := c.receiveFIN(); err != nil {
+	if err := c.receiveFIN(); err != nil && !c.resetIsTheEnd(err) {
 		return fmt.Errorf("after %d transactions: %w", t.count, err)
 	}
 	return nil

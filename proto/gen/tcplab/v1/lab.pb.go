@@ -1740,7 +1740,57 @@ type SocketOptions struct {
 	// 0: the kernel tunes it.
 	ReceiveBuffer uint32 `protobuf:"varint,4,opt,name=receive_buffer,json=receiveBuffer,proto3" json:"receive_buffer,omitempty"`
 	// TCP_MAXSEG in bytes, 88 to 32767. 0: from the MTU.
-	Mss           uint32 `protobuf:"varint,5,opt,name=mss,proto3" json:"mss,omitempty"`
+	Mss uint32 `protobuf:"varint,5,opt,name=mss,proto3" json:"mss,omitempty"`
+	// TCP_CORK from before the first write of a message (a request, a reply, a
+	// burst) until after its last: a segment that is not full waits for more, at
+	// most 200 ms (net/ipv4/tcp_output.c). Default false.
+	Cork bool `protobuf:"varint,6,opt,name=cork,proto3" json:"cork,omitempty"`
+	// TCP_QUICKACK, set again before each read, for the kernel forgets it: true acknowledges
+	// at once, false delays acknowledgements from the first on. Unset: the
+	// kernel decides.
+	QuickAck *bool `protobuf:"varint,7,opt,name=quick_ack,json=quickAck,proto3,oneof" json:"quick_ack,omitempty"`
+	// TCP_NOTSENT_LOWAT: bytes not yet sent from which on a write waits, up to
+	// 1 GiB. 0: the node's net.ipv4.tcp_notsent_lowat, by default unlimited.
+	NotsentLowat uint32 `protobuf:"varint,8,opt,name=notsent_lowat,json=notsentLowat,proto3" json:"notsent_lowat,omitempty"`
+	// SO_RCVLOWAT: bytes that must have come before a read returns, up to 1 GiB;
+	// what is left of a message where that is less. The kernel makes the receive
+	// buffer large enough. 0: 1.
+	Rcvlowat uint32 `protobuf:"varint,9,opt,name=rcvlowat,proto3" json:"rcvlowat,omitempty"`
+	// TCP Fast Open (RFC 7413): the server takes data that comes with the SYN
+	// (TCP_FASTOPEN), and a client that has the server's cookie connects with its first write
+	// (TCP_FASTOPEN_CONNECT); the first connection between two nodes fetches the cookie.
+	// Needs bit 1 of net.ipv4.tcp_fastopen in the client's node and bit 2 in the
+	// server's; a node that does not set the sysctl gets 3. Default false.
+	FastOpen bool `protobuf:"varint,10,opt,name=fast_open,json=fastOpen,proto3" json:"fast_open,omitempty"`
+	// Connections that may wait at the server for their handshake's end, the data
+	// having been taken, 1 to 65535; the next do without Fast Open. 0: 128. Only
+	// with fast_open.
+	FastOpenQueue uint32 `protobuf:"varint,11,opt,name=fast_open_queue,json=fastOpenQueue,proto3" json:"fast_open_queue,omitempty"`
+	// Probes of an idle connection. Unset: none.
+	KeepAlive *KeepAlive `protobuf:"bytes,12,opt,name=keep_alive,json=keepAlive,proto3" json:"keep_alive,omitempty"`
+	// TCP_USER_TIMEOUT: how long sent data may stay unacknowledged, or a handshake
+	// unfinished, before the connection fails with ETIMEDOUT. Whole
+	// milliseconds, 1 ms to 24 h. 0 or unset: the kernel's limits on
+	// retransmissions.
+	UserTimeout *durationpb.Duration `protobuf:"bytes,13,opt,name=user_timeout,json=userTimeout,proto3" json:"user_timeout,omitempty"`
+	// How long a connection's end may take before it is reset, 0 to 1 h, as
+	// SO_LINGER has it; 0: the end is a reset (close(2) with SO_LINGER {1, 0}).
+	// tcplab itself waits for the exchange of FINs, since close(2) would leave to the
+	// kernel what it has not sent by then. Unset: 3 s and 8 round trips.
+	Linger *durationpb.Duration `protobuf:"bytes,14,opt,name=linger,proto3" json:"linger,omitempty"`
+	// Differentiated services code point of every packet (IP_TOS, IPV6_TCLASS: four
+	// times it), 0 to 63. Default 0.
+	Dscp uint32 `protobuf:"varint,15,opt,name=dscp,proto3" json:"dscp,omitempty"`
+	// Whether the connection negotiates ECN (RFC 3168). TCP has no socket option for it: it is
+	// net.ipv4.tcp_ecn of both nodes, which get 1 or 0 where they do not set it,
+	// and so holds for all their connections. Unset: as the nodes have it.
+	Ecn *bool `protobuf:"varint,16,opt,name=ecn,proto3,oneof" json:"ecn,omitempty"`
+	// SO_MARK: the firewall mark of every packet inside the node. Needs privilege
+	// over the node's network. 0: none.
+	Mark uint32 `protobuf:"varint,17,opt,name=mark,proto3" json:"mark,omitempty"`
+	// Ports of which the client takes its own (IP_LOCAL_PORT_RANGE; before
+	// kernel 6.3 by bind(2)). Unset: the node's net.ipv4.ip_local_port_range.
+	LocalPorts    *PortRange `protobuf:"bytes,18,opt,name=local_ports,json=localPorts,proto3" json:"local_ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1808,6 +1858,97 @@ func (x *SocketOptions) GetMss() uint32 {
 		return x.Mss
 	}
 	return 0
+}
+
+func (x *SocketOptions) GetCork() bool {
+	if x != nil {
+		return x.Cork
+	}
+	return false
+}
+
+func (x *SocketOptions) GetQuickAck() bool {
+	if x != nil && x.QuickAck != nil {
+		return *x.QuickAck
+	}
+	return false
+}
+
+func (x *SocketOptions) GetNotsentLowat() uint32 {
+	if x != nil {
+		return x.NotsentLowat
+	}
+	return 0
+}
+
+func (x *SocketOptions) GetRcvlowat() uint32 {
+	if x != nil {
+		return x.Rcvlowat
+	}
+	return 0
+}
+
+func (x *SocketOptions) GetFastOpen() bool {
+	if x != nil {
+		return x.FastOpen
+	}
+	return false
+}
+
+func (x *SocketOptions) GetFastOpenQueue() uint32 {
+	if x != nil {
+		return x.FastOpenQueue
+	}
+	return 0
+}
+
+func (x *SocketOptions) GetKeepAlive() *KeepAlive {
+	if x != nil {
+		return x.KeepAlive
+	}
+	return nil
+}
+
+func (x *SocketOptions) GetUserTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.UserTimeout
+	}
+	return nil
+}
+
+func (x *SocketOptions) GetLinger() *durationpb.Duration {
+	if x != nil {
+		return x.Linger
+	}
+	return nil
+}
+
+func (x *SocketOptions) GetDscp() uint32 {
+	if x != nil {
+		return x.Dscp
+	}
+	return 0
+}
+
+func (x *SocketOptions) GetEcn() bool {
+	if x != nil && x.Ecn != nil {
+		return *x.Ecn
+	}
+	return false
+}
+
+func (x *SocketOptions) GetMark() uint32 {
+	if x != nil {
+		return x.Mark
+	}
+	return 0
+}
+
+func (x *SocketOptions) GetLocalPorts() *PortRange {
+	if x != nil {
+		return x.LocalPorts
+	}
+	return nil
 }
 
 // Expectation is a measured quantity, its prediction and how far they may
@@ -1947,7 +2088,7 @@ var File_tcplab_v1_lab_proto protoreflect.FileDescriptor
 
 const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\n" +
-	"\x13tcplab/v1/lab.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x15tcplab/v1/shape.proto\"\xf4\x03\n" +
+	"\x13tcplab/v1/lab.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x15tcplab/v1/shape.proto\x1a\x16tcplab/v1/socket.proto\"\xf4\x03\n" +
 	"\x03Lab\x12.\n" +
 	"\x04name\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x18(2\x11^[a-z][a-z0-9-]*$R\x04name\x12\x1e\n" +
 	"\x05title\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x05title\x129\n" +
@@ -2067,7 +2208,7 @@ const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\n" +
 	"think_time\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\tthinkTime\x12D\n" +
 	"\vserver_time\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\n" +
-	"serverTime\"\xe4\x01\n" +
+	"serverTime\"\x9f\x06\n" +
 	"\rSocketOptions\x12\x1e\n" +
 	"\bno_delay\x18\x01 \x01(\bH\x00R\anoDelay\x88\x01\x01\x12'\n" +
 	"\n" +
@@ -2076,8 +2217,28 @@ const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\vsend_buffer\x18\x03 \x01(\rB\v\xbaH\b*\x06\x18\xff\xff\xff\xff\x03R\n" +
 	"sendBuffer\x122\n" +
 	"\x0ereceive_buffer\x18\x04 \x01(\rB\v\xbaH\b*\x06\x18\xff\xff\xff\xff\x03R\rreceiveBuffer\x12\x1b\n" +
-	"\x03mss\x18\x05 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x01R\x03mssB\v\n" +
-	"\t_no_delay\"\x8d\x03\n" +
+	"\x03mss\x18\x05 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x01R\x03mss\x12\x12\n" +
+	"\x04cork\x18\x06 \x01(\bR\x04cork\x12 \n" +
+	"\tquick_ack\x18\a \x01(\bH\x01R\bquickAck\x88\x01\x01\x120\n" +
+	"\rnotsent_lowat\x18\b \x01(\rB\v\xbaH\b*\x06\x18\xff\xff\xff\xff\x03R\fnotsentLowat\x12'\n" +
+	"\brcvlowat\x18\t \x01(\rB\v\xbaH\b*\x06\x18\xff\xff\xff\xff\x03R\brcvlowat\x12\x1b\n" +
+	"\tfast_open\x18\n" +
+	" \x01(\bR\bfastOpen\x121\n" +
+	"\x0ffast_open_queue\x18\v \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\rfastOpenQueue\x123\n" +
+	"\n" +
+	"keep_alive\x18\f \x01(\v2\x14.tcplab.v1.KeepAliveR\tkeepAlive\x12L\n" +
+	"\fuser_timeout\x18\r \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\vuserTimeout\x12@\n" +
+	"\x06linger\x18\x0e \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
+	"\xaa\x01\a\"\x03\b\x90\x1c2\x00R\x06linger\x12\x1b\n" +
+	"\x04dscp\x18\x0f \x01(\rB\a\xbaH\x04*\x02\x18?R\x04dscp\x12\x15\n" +
+	"\x03ecn\x18\x10 \x01(\bH\x02R\x03ecn\x88\x01\x01\x12\x12\n" +
+	"\x04mark\x18\x11 \x01(\rR\x04mark\x125\n" +
+	"\vlocal_ports\x18\x12 \x01(\v2\x14.tcplab.v1.PortRangeR\n" +
+	"localPortsB\v\n" +
+	"\t_no_delayB\f\n" +
+	"\n" +
+	"_quick_ackB\x06\n" +
+	"\x04_ecn\"\x8d\x03\n" +
 	"\vExpectation\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\x12\x1e\n" +
@@ -2167,7 +2328,9 @@ var file_tcplab_v1_lab_proto_goTypes = []any{
 	(*Chance)(nil),               // 30: tcplab.v1.Chance
 	(QueueDiscipline)(0),         // 31: tcplab.v1.QueueDiscipline
 	(*RandomEarlyDetection)(nil), // 32: tcplab.v1.RandomEarlyDetection
-	(*structpb.Value)(nil),       // 33: google.protobuf.Value
+	(*KeepAlive)(nil),            // 33: tcplab.v1.KeepAlive
+	(*PortRange)(nil),            // 34: tcplab.v1.PortRange
+	(*structpb.Value)(nil),       // 35: google.protobuf.Value
 }
 var file_tcplab_v1_lab_proto_depIdxs = []int32{
 	21, // 0: tcplab.v1.Lab.point:type_name -> tcplab.v1.Lab.PointEntry
@@ -2219,13 +2382,17 @@ var file_tcplab_v1_lab_proto_depIdxs = []int32{
 	24, // 46: tcplab.v1.Bulk.duration:type_name -> google.protobuf.Duration
 	24, // 47: tcplab.v1.Transaction.think_time:type_name -> google.protobuf.Duration
 	24, // 48: tcplab.v1.Transaction.server_time:type_name -> google.protobuf.Duration
-	4,  // 49: tcplab.v1.Expectation.over:type_name -> tcplab.v1.Over
-	33, // 50: tcplab.v1.Lab.PointEntry.value:type_name -> google.protobuf.Value
-	51, // [51:51] is the sub-list for method output_type
-	51, // [51:51] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	33, // 49: tcplab.v1.SocketOptions.keep_alive:type_name -> tcplab.v1.KeepAlive
+	24, // 50: tcplab.v1.SocketOptions.user_timeout:type_name -> google.protobuf.Duration
+	24, // 51: tcplab.v1.SocketOptions.linger:type_name -> google.protobuf.Duration
+	34, // 52: tcplab.v1.SocketOptions.local_ports:type_name -> tcplab.v1.PortRange
+	4,  // 53: tcplab.v1.Expectation.over:type_name -> tcplab.v1.Over
+	35, // 54: tcplab.v1.Lab.PointEntry.value:type_name -> google.protobuf.Value
+	55, // [55:55] is the sub-list for method output_type
+	55, // [55:55] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_lab_proto_init() }
@@ -2234,6 +2401,7 @@ func file_tcplab_v1_lab_proto_init() {
 		return
 	}
 	file_tcplab_v1_shape_proto_init()
+	file_tcplab_v1_socket_proto_init()
 	file_tcplab_v1_lab_proto_msgTypes[9].OneofWrappers = []any{
 		(*Queue_Packets)(nil),
 		(*Queue_Bytes)(nil),

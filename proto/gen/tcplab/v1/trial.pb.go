@@ -983,7 +983,12 @@ type FlowEnd struct {
 	// The congestion control in use.
 	Congestion string `protobuf:"bytes,6,opt,name=congestion,proto3" json:"congestion,omitempty"`
 	// Changes of the congestion window as sampled, oldest first, the first 512.
-	CwndSeries    []*CwndChange `protobuf:"bytes,7,rep,name=cwnd_series,json=cwndSeries,proto3" json:"cwnd_series,omitempty"`
+	CwndSeries []*CwndChange `protobuf:"bytes,7,rep,name=cwnd_series,json=cwndSeries,proto3" json:"cwnd_series,omitempty"`
+	// Options of the socket as read back from the kernel after the flow's work, all filled
+	// in, in the units in which they are asked for (buffers are half of what
+	// the kernel has; mss is the one in force). Of cork, quick_ack and linger it
+	// has what was asked, for their values in the kernel change all the time.
+	Socket        *SocketOptions `protobuf:"bytes,8,opt,name=socket,proto3" json:"socket,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1063,6 +1068,13 @@ func (x *FlowEnd) GetCongestion() string {
 func (x *FlowEnd) GetCwndSeries() []*CwndChange {
 	if x != nil {
 		return x.CwndSeries
+	}
+	return nil
+}
+
+func (x *FlowEnd) GetSocket() *SocketOptions {
+	if x != nil {
+		return x.Socket
 	}
 	return nil
 }
@@ -1654,7 +1666,7 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\x03p50\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x03p50\x12+\n" +
 	"\x03p90\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x03p90\x12+\n" +
 	"\x03p99\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03p99\x12+\n" +
-	"\x03max\x18\a \x01(\v2\x19.google.protobuf.DurationR\x03max\"\x82\x02\n" +
+	"\x03max\x18\a \x01(\v2\x19.google.protobuf.DurationR\x03max\"\xb4\x02\n" +
 	"\aFlowEnd\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12#\n" +
@@ -1666,7 +1678,8 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"congestion\x18\x06 \x01(\tR\n" +
 	"congestion\x126\n" +
 	"\vcwnd_series\x18\a \x03(\v2\x15.tcplab.v1.CwndChangeR\n" +
-	"cwndSeries\"u\n" +
+	"cwndSeries\x120\n" +
+	"\x06socket\x18\b \x01(\v2\x18.tcplab.v1.SocketOptionsR\x06socket\"u\n" +
 	"\n" +
 	"CwndChange\x12)\n" +
 	"\x02at\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x02at\x12\x19\n" +
@@ -1771,6 +1784,7 @@ var file_tcplab_v1_trial_proto_goTypes = []any{
 	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
 	(Engine)(0),                   // 19: tcplab.v1.Engine
 	(*Shape)(nil),                 // 20: tcplab.v1.Shape
+	(*SocketOptions)(nil),         // 21: tcplab.v1.SocketOptions
 }
 var file_tcplab_v1_trial_proto_depIdxs = []int32{
 	3,  // 0: tcplab.v1.TrialResult.links:type_name -> tcplab.v1.LinkReport
@@ -1805,21 +1819,22 @@ var file_tcplab_v1_trial_proto_depIdxs = []int32{
 	18, // 29: tcplab.v1.LatencySummary.max:type_name -> google.protobuf.Duration
 	12, // 30: tcplab.v1.FlowEnd.tcp_info:type_name -> tcplab.v1.TcpInfo
 	11, // 31: tcplab.v1.FlowEnd.cwnd_series:type_name -> tcplab.v1.CwndChange
-	18, // 32: tcplab.v1.CwndChange.at:type_name -> google.protobuf.Duration
-	18, // 33: tcplab.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
-	18, // 34: tcplab.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
-	18, // 35: tcplab.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
-	18, // 36: tcplab.v1.TcpInfo.rttvar:type_name -> google.protobuf.Duration
-	18, // 37: tcplab.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
-	18, // 38: tcplab.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
-	18, // 39: tcplab.v1.TcpInfo.rwnd_limited:type_name -> google.protobuf.Duration
-	18, // 40: tcplab.v1.TcpInfo.sndbuf_limited:type_name -> google.protobuf.Duration
-	15, // 41: tcplab.v1.NodeCounters.values:type_name -> tcplab.v1.NodeCounters.ValuesEntry
-	42, // [42:42] is the sub-list for method output_type
-	42, // [42:42] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	21, // 32: tcplab.v1.FlowEnd.socket:type_name -> tcplab.v1.SocketOptions
+	18, // 33: tcplab.v1.CwndChange.at:type_name -> google.protobuf.Duration
+	18, // 34: tcplab.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
+	18, // 35: tcplab.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
+	18, // 36: tcplab.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
+	18, // 37: tcplab.v1.TcpInfo.rttvar:type_name -> google.protobuf.Duration
+	18, // 38: tcplab.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
+	18, // 39: tcplab.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
+	18, // 40: tcplab.v1.TcpInfo.rwnd_limited:type_name -> google.protobuf.Duration
+	18, // 41: tcplab.v1.TcpInfo.sndbuf_limited:type_name -> google.protobuf.Duration
+	15, // 42: tcplab.v1.NodeCounters.values:type_name -> tcplab.v1.NodeCounters.ValuesEntry
+	43, // [43:43] is the sub-list for method output_type
+	43, // [43:43] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_trial_proto_init() }
