@@ -116,9 +116,10 @@ func completeLink(l *tcplabv1.Link) {
 	}
 }
 
-// completeQueue gives the queue of a bottleneck its limit, where it has none.
+// completeQueue gives the queue of a bottleneck its limit, where it has none. Cake keeps its queue
+// short by itself, and takes none.
 func completeQueue(s *tcplabv1.Shape, bps, roundTrip float64, mtu uint32) {
-	if s == nil || !(bps > 0) || s.GetQueue().GetLimit() != nil {
+	if s == nil || !(bps > 0) || s.GetQueue().GetLimit() != nil || s.GetQueue().GetDiscipline() == tcplabv1.QueueDiscipline_QUEUE_DISCIPLINE_CAKE {
 		return
 	}
 	if s.Queue == nil {

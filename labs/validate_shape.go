@@ -209,7 +209,9 @@ func (c *shapeCheck) queue(q *tcplabv1.Queue, traced bool, frame float64) {
 			bytes = frame
 		}
 	case nil:
-		c.add("queue", "packets, bytes or time", "the queue has no limit")
+		if q.GetDiscipline() != tcplabv1.QueueDiscipline_QUEUE_DISCIPLINE_CAKE {
+			c.add("queue", "packets, bytes or time", "the queue has no limit")
+		}
 	}
 	if bytes < frame {
 		c.add("queue", "", "a queue of %.0f bytes does not hold one frame of %.0f", bytes, frame)

@@ -26,8 +26,10 @@ func links() Area {
 				return tableFigure(lines), tableVerdict(b, "netem", lines, err)
 			},
 		},
+		{Name: "kill -9 of the agent at each step of a host interface's change: traffic flows as before, nothing of the owner's is touched", Limit: 20 * time.Minute, Run: hostKilled},
 		{Name: "up, exec, link set under a running iperf3 -u, down: the change costs no packet", Run: changedLive},
 		{Name: "kill -9 of the holder: nothing stands", Run: holderKilled},
+		{Name: "fuzzed shapes reach the kernel as they were asked, or not at all", Run: fuzzedShapes},
 	}}
 }
 
@@ -64,4 +66,47 @@ func tableVerdict(b *Bench, engine string, lines []tableLine, err error) error {
 		err = fmt.Errorf("nothing was measured")
 	}
 	return err
+}
+
+// tested runs tests of a package by name, where and how args say, and counts the cases that passed. One
+// that was skipped has shown nothing.
+func (b *Bench) tested(ctx context.Context, args ...string) (passed int, err error) {
+	result, err := b.Exec(ctx, "go", append([]string{"test", "-v", "-count=1"}, args...)...)
+	if err != nil {
+		return 0, err
+	}
+	passed = strings.Count(result.Stdout, "--- PASS: ")
+	switch skipped := strings.Count(result.Stdout, "--- SKIP: "); {
+	case result.Status != 0:
+		return passed, fmt.Errorf("go test %s: %s", strings.Join(args, " "), lastLines(result.Stdout+result.Stderr))
+	case passed == 0 || skipped > 0:
+		return passed, fmt.Errorf("go test %s: %d cases passed, %d skipped", strings.Join(args, " "), passed, skipped)
+	}
+	return passed, nil
+}
+
+// inGuest has go test run its tests in a user-mode-linux guest.
+func (b *Bench) inGuest(args ...string) []string {
+	return append([]string{"-exec", b.Umlrun + " -timeout 6m --", "-timeout", "5m"}, args...)
+}
+
+// hostKilled kills an agent at each step of a change of a host's own interface: with
+// TCX here, and with clsact and both engines in a guest.
+func hostKilled(ctx context.Context, b *Bench) (string, error) {
+	native, err := b.tested(ctx, "-run", "^TestKilledAtEachStep$", "./agent/link/nic")
+	if err != nil {
+		return "", err
+	}
+	guest, err := b.tested(ctx, b.inGuest("-run", "^TestKilledAtEachStep$", "./agent/link/nic")...)
+	return fmt.Sprintf("%d cases here, %d in the guest", native, guest), err
+}
+
+// fuzzedShapes fuzzes what becomes of a shape on its way to the kernel, and holds random shapes
+// against what a kernel with all qdiscs reads back.
+func fuzzedShapes(ctx context.Context, b *Bench) (string, error) {
+	if _, err := b.tested(ctx, "-run", "^$", "-fuzz", "^FuzzShapes$", "-fuzztime", "30s", "./agent/link/netem"); err != nil {
+		return "", err
+	}
+	guest, err := b.tested(ctx, b.inGuest("-run", "^TestShapesSurviveTheKernel$", "./agent/link/netem")...)
+	return fmt.Sprintf("30 s of fuzzing, %d cases in the guest", guest), err
 }

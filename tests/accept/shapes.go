@@ -70,14 +70,14 @@ func rateRows() []shapeRow {
 			return within(got/1e6, want/1e6, 0.01, "Mbit/s")
 		}
 	}
-	small := []traffic.Stream{{Port: 4000, Frame: 100, Count: 600}}
+	small := []traffic.Stream{{Port: 4000, Frame: 100, Count: 1000}}
 	return []shapeRow{
 		{name: "rate", shape: "{rate: 8Mbit, queue: 1000}", without: "{rate: 80Mbit, queue: 1000}", streams: burstOf(300), linger: time.Second, judge: rate(8e6)},
 		// 24 bytes beside the frame: preamble 8, FCS 4, gap 12.
-		{name: "overhead: ethernet", shape: "{rate: 2Mbit, queue: 1000, overhead: ethernet}", without: "{rate: 2Mbit, queue: 1000}", streams: small, linger: time.Second, judge: rate(2e6 * 100 / 124)},
+		{name: "overhead: ethernet", shape: "{rate: 1Mbit, queue: 1000, overhead: ethernet}", without: "{rate: 1Mbit, queue: 1000}", streams: small, linger: 1500 * time.Millisecond, judge: rate(1e6 * 100 / 124)},
 		// 100 bytes are three cells of 53.
-		{name: "overhead: atm", shape: "{rate: 2Mbit, queue: 1000, overhead: atm}", without: "{rate: 2Mbit, queue: 1000}", streams: small, linger: time.Second, judge: rate(2e6 * 100 / 159)},
-		{name: "overhead: 60B", shape: "{rate: 2Mbit, queue: 1000, overhead: 60B}", without: "{rate: 2Mbit, queue: 1000}", streams: small, linger: time.Second, judge: rate(2e6 * 100 / 160)},
+		{name: "overhead: atm", shape: "{rate: 1Mbit, queue: 1000, overhead: atm}", without: "{rate: 1Mbit, queue: 1000}", streams: small, linger: 1500 * time.Millisecond, judge: rate(1e6 * 100 / 159)},
+		{name: "overhead: 60B", shape: "{rate: 1Mbit, queue: 1000, overhead: 60B}", without: "{rate: 1Mbit, queue: 1000}", streams: small, linger: 1500 * time.Millisecond, judge: rate(1e6 * 100 / 160)},
 		{
 			name: "burst", shape: "{rate: 8Mbit, queue: 1000, burst: 20kB}", without: "{rate: 8Mbit, queue: 1000}", streams: burstOf(60), linger: 500 * time.Millisecond,
 			judge: func(seen []traffic.Seen, slack time.Duration) (string, error) {
@@ -168,8 +168,8 @@ func queueRows() []shapeRow {
 		{name: "queue in packets", shape: "{rate: 8Mbit, queue: 50}", without: "{rate: 8Mbit, queue: 1000}", streams: burstOf(200), judge: filled(50, frameTime)},
 		{name: "queue in bytes", shape: "{rate: 8Mbit, queue: 50kB}", without: "{rate: 8Mbit, queue: 1000}", streams: burstOf(200), judge: filled(50, frameTime)},
 		{name: "queue in time", shape: "{rate: 8Mbit, queue: 50ms}", without: "{rate: 8Mbit, queue: 1000}", streams: burstOf(200), judge: filled(50, frameTime)},
-		// One bandwidth-delay product by default: 80 Mbit/s × 100 ms there and back are 661 frames of 1514 bytes.
-		{name: "queue by default", shape: "{rate: 80Mbit, delay: 100ms}", without: "{rate: 80Mbit, delay: 100ms, queue: 100}", streams: burstOf(1500), linger: time.Second, judge: filled(661, frameTime/10)},
+		// One bandwidth-delay product by default: 8 Mbit/s × 500 ms there and back are 331 frames of 1514 bytes.
+		{name: "queue by default", shape: "{rate: 8Mbit, delay: 500ms}", without: "{rate: 8Mbit, delay: 500ms, queue: 100}", streams: burstOf(800), linger: 1200 * time.Millisecond, judge: filled(331, frameTime)},
 		{
 			name: "head-drop", shape: "{rate: 8Mbit, queue: {limit: 50, discipline: head-drop}}", without: "{rate: 8Mbit, queue: 50}", streams: burstOf(200),
 			judge: func(seen []traffic.Seen, slack time.Duration) (string, error) {

@@ -26,7 +26,7 @@ type observation struct {
 	counted  int        // probes sent
 	trains   []train    // those sent whole
 	armed    time.Duration
-	overrun  bool // the receiver itself lost frames: counts and trains are void
+	overrun  bool // the receiver, or this host before it, lost frames: counts and trains are void
 	cut      bool // time was up while something that is missing might still have come
 	overflow bool // the link's queue dropped frames, or its engine did
 	foreign  bool // other frames than probes crossed the link

@@ -64,6 +64,10 @@ func verify(ctx context.Context, spec link.Spec, options Options) (Report, error
 		if err != nil {
 			return report, err
 		}
+		roomless, err := backlogDrops()
+		if err != nil {
+			return report, err
+		}
 		var seen [2][]observation
 		group, ctx := errgroup.WithContext(ctx)
 		for i, c := range channels {
@@ -79,11 +83,16 @@ func verify(ctx context.Context, spec link.Spec, options Options) (Report, error
 		if err != nil {
 			return report, err
 		}
+		roomlessAfter, err := backlogDrops()
+		if err != nil {
+			return report, err
+		}
 		retry := false
 		again = false
 		for i := range channels {
 			for n, j := range judges[i] {
 				seen[i][n].overflow = after[i] > before[i]
+				seen[i][n].overrun = seen[i][n].overrun || roomlessAfter > roomless
 				seen[i][n].armed = armed
 				fresh := j.judge(seen[i][n])
 				if report.Attempts > 0 {

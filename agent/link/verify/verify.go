@@ -16,6 +16,7 @@
 package verify
 
 import (
+	"runtime"
 	"time"
 
 	"github.com/tcplab/tcplab/agent/link"
@@ -145,7 +146,8 @@ type Options struct {
 	// Rearm, if set, re-arms link i before it is measured, so that it is known which packet is
 	// the first. Without it, losses of packets by their number and traces are unproven.
 	Rearm func(i int) error
-	// Parallel is how many links Links measures at once. Default 4.
+	// Parallel is how many links Links measures at once. Default 4, and 1 on a single
+	// processor, whose backlog the probes of several would overflow.
 	Parallel int
 }
 
@@ -161,6 +163,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Parallel <= 0 {
 		o.Parallel = 4
+		if runtime.NumCPU() == 1 {
+			o.Parallel = 1
+		}
 	}
 	return o
 }
