@@ -79,6 +79,10 @@ bench: setup build ## figures beside other tools and targets: make bench [FORMAT
 	@go build -o bin/bench ./tests/bench
 	@bin/bench -o "$(or $(FORMAT),table)" -run "$(RUN)"
 
+.PHONY: bench-links
+bench-links: ## those of links alone: both engines, stars, a host's own interface
+	@$(MAKE) --no-print-directory bench RUN='^(wire|netem|host interface)'
+
 .PHONY: microbench
 microbench: setup ## the packages' own benchmarks, medians of 5
 	go test -run '^$$' -bench . -count 5 ./... | tee bench.out

@@ -47,9 +47,9 @@ func burstOf(n int) []traffic.Stream {
 }
 
 // overload offers a bottleneck of 8 Mbit/s so many frames of 1000 bytes a second.
-func overload(perSecond int, lasts time.Duration, ect bool) []traffic.Stream {
+func overload(perSecond int, lasts time.Duration, ecn bool) []traffic.Stream {
 	every := time.Second / time.Duration(perSecond)
-	return []traffic.Stream{{Port: 4000, Frame: kilo, Count: int(lasts / every), Every: every, ECN: ect}}
+	return []traffic.Stream{{Port: 4000, Frame: kilo, Count: int(lasts / every), Every: every, ECN: ecn}}
 }
 
 // shapeRows are all impairments.
@@ -105,13 +105,13 @@ func sending(s traffic.Seen) time.Duration {
 }
 
 // filled judges how many frames of a burst came through a queue of so many, at 1 ms each.
-func filled(places int, each time.Duration) func([]traffic.Seen, time.Duration) (string, error) {
+func filled(places int) func([]traffic.Seen, time.Duration) (string, error) {
 	return func(seen []traffic.Seen, _ time.Duration) (string, error) {
 		s := seen[0]
 		figure := fmt.Sprintf("%d of %d came", len(s.Arrivals), s.Count)
 		// One is being sent; what leaves while the burst still comes makes room, and an
 		// engine may let a millisecond's worth through at once.
-		least, most := places+1, places+1+int(sending(s)/each)+3+int(time.Millisecond/each)
+		least, most := places+1, places+1+int(sending(s)/frameTime)+4
 		if n := len(s.Arrivals); n < least || n > most {
 			return figure, fmt.Errorf("%d to %d were asked", least, most)
 		}
@@ -165,11 +165,11 @@ func queueRows() []shapeRow {
 	two := append(overload(1500, time.Second, false), traffic.Stream{Port: 4001, From: 4999, Frame: 100, Count: 40, Every: 20 * time.Millisecond, Start: 150 * time.Millisecond})
 	netemOnly := map[string]string{"wire": "netem"}
 	return []shapeRow{
-		{name: "queue in packets", shape: "{rate: 8Mbit, queue: 50}", without: "{rate: 8Mbit, queue: 1000}", streams: burstOf(200), judge: filled(50, frameTime)},
-		{name: "queue in bytes", shape: "{rate: 8Mbit, queue: 50kB}", without: "{rate: 8Mbit, queue: 1000}", streams: burstOf(200), judge: filled(50, frameTime)},
-		{name: "queue in time", shape: "{rate: 8Mbit, queue: 50ms}", without: "{rate: 8Mbit, queue: 1000}", streams: burstOf(200), judge: filled(50, frameTime)},
+		{name: "queue in packets", shape: "{rate: 8Mbit, queue: 50}", without: "{rate: 8Mbit, queue: 1000}", streams: burstOf(200), judge: filled(50)},
+		{name: "queue in bytes", shape: "{rate: 8Mbit, queue: 50kB}", without: "{rate: 8Mbit, queue: 1000}", streams: burstOf(200), judge: filled(50)},
+		{name: "queue in time", shape: "{rate: 8Mbit, queue: 50ms}", without: "{rate: 8Mbit, queue: 1000}", streams: burstOf(200), judge: filled(50)},
 		// One bandwidth-delay product by default: 8 Mbit/s × 500 ms there and back are 331 frames of 1514 bytes.
-		{name: "queue by default", shape: "{rate: 8Mbit, delay: 500ms}", without: "{rate: 8Mbit, delay: 500ms, queue: 100}", streams: burstOf(800), linger: 1200 * time.Millisecond, judge: filled(331, frameTime)},
+		{name: "queue by default", shape: "{rate: 8Mbit, delay: 500ms}", without: "{rate: 8Mbit, delay: 500ms, queue: 100}", streams: burstOf(800), linger: 1200 * time.Millisecond, judge: filled(331)},
 		{
 			name: "head-drop", shape: "{rate: 8Mbit, queue: {limit: 50, discipline: head-drop}}", without: "{rate: 8Mbit, queue: 50}", streams: burstOf(200),
 			judge: func(seen []traffic.Seen, slack time.Duration) (string, error) {
@@ -183,7 +183,7 @@ func queueRows() []shapeRow {
 				if last != 50 {
 					return figure, errors.New("the last 50 were asked")
 				}
-				return filled(50, frameTime)(seen, slack)
+				return filled(50)(seen, slack)
 			},
 		},
 		{name: "red", shape: "{rate: 8Mbit, queue: {limit: 400kB, discipline: red, red: {min: 15kB, max: 45kB, probability: 10%}}}", without: "{rate: 8Mbit, queue: 400kB}", streams: overload(1500, 2*time.Second, false), linger: time.Second, judge: held(10*time.Millisecond, 120*time.Millisecond), refused: netemOnly},

@@ -22,7 +22,8 @@ import (
 // and a queue.
 const standingLab = "name: standing\nnodes: [client, server]\nlinks:\n  - {between: [client, server], delay: 20ms, rate: 100Mbit, queue: 1000}\n"
 
-// changedLive sends UDP through a standing lab while its link is changed again and again,
+// changedLive sends UDP (no more of it than iperf3's receive buffer takes at once when a delay
+// gets shorter) through a standing lab while its link is changed again and again,
 // and wants every datagram, in order.
 func changedLive(ctx context.Context, b *Bench) (_ string, err error) {
 	before, err := standing(b.Tcplab)
@@ -59,12 +60,12 @@ func changedLive(ctx context.Context, b *Bench) (_ string, err error) {
 	done := make(chan error, 1)
 	go func() {
 		var err error
-		client, err = b.Run(ctx, "exec", "live", "client", "--", "iperf3", "--client", "server", "--udp", "--bitrate", "20M", "--length", "1000", "--time", "4", "--json")
+		client, err = b.Run(ctx, "exec", "live", "client", "--", "iperf3", "--client", "server", "--udp", "--bitrate", "10M", "--length", "1000", "--time", "5", "--json")
 		done <- err
 	}()
 	changes := []string{
-		"forward.delay=80ms", "forward.delay=1ms", "forward.rate=40Mbit", "forward.queue=2000", "forward.rate=1Gbit",
-		"forward.delay=40ms", "delay=10ms", "backward.rate=10Mbit", "forward.rate=30Mbit",
+		"forward.delay=40ms", "forward.delay=1ms", "forward.rate=40Mbit", "forward.queue=2000", "forward.rate=1Gbit",
+		"forward.delay=30ms", "delay=10ms", "backward.rate=10Mbit", "forward.rate=30Mbit",
 	}
 	made := 0
 	for err == nil {
@@ -100,6 +101,19 @@ func changedLive(ctx context.Context, b *Bench) (_ string, err error) {
 	figure := fmt.Sprintf("%d changes under %d datagrams: %d lost, %d out of order", made, report.End.Sum.Packets, report.End.Sum.Lost, report.End.Streams[0].UDP.OutOfOrder)
 	if made < len(changes) || report.End.Sum.Packets < 5000 {
 		return figure, errors.New("too little happened to say anything")
+	}
+	shown, err := b.must(ctx, "link", "show", "live", "-o", "json")
+	if err != nil {
+		return figure, err
+	}
+	links := &tcplabv1.ListLinksResponse{}
+	if err := protojson.Unmarshal([]byte(shown.Stdout), links); err != nil {
+		return figure, fmt.Errorf("read what link show printed: %w", err)
+	}
+	for _, r := range links.GetLinks()[0].GetReports() {
+		if c := r.GetCounters(); c.GetLost()+c.GetOverflow()+c.GetEarly()+c.GetFailed() > 0 {
+			return figure, fmt.Errorf("the link dropped frames: %v", c)
+		}
 	}
 	if report.End.Sum.Lost > 0 || report.End.Streams[0].UDP.OutOfOrder > 0 {
 		return figure, errors.New("a change cost packets")

@@ -37,7 +37,7 @@ import (
 )
 
 // limit bounds a whole run.
-const limit = 6 * time.Minute
+const limit = 20 * time.Minute
 
 func main() {
 	uml.Init()
