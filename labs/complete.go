@@ -159,6 +159,9 @@ func completeFlow(f *tcplabv1.Flow) {
 	if t := f.GetTransaction(); t != nil {
 		t.Count = max(1, t.GetCount())
 	}
+	if b := f.GetBurst(); b != nil {
+		b.Count = max(1, b.GetCount())
+	}
 	if f.Socket == nil {
 		f.Socket = &tcplabv1.SocketOptions{}
 	}

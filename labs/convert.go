@@ -3,6 +3,7 @@ package labs
 import (
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -107,21 +108,32 @@ func (c *converter) flow(s *flowSpec, path string) *tcplabv1.Flow {
 	if s.Family != nil {
 		f.Family = tcplabv1.IpFamily(*s.Family)
 	}
+	kinds := 0
+	for _, key := range flowKinds() {
+		if s.At.get(key) != nil {
+			kinds++
+		}
+	}
 	switch {
-	case s.Bulk != nil && s.Transaction != nil:
-		c.add(s.At.at, "make two flows of it", "a flow is bulk or transaction, not both")
+	case kinds > 1:
+		c.add(s.At.at, "make several flows of it", "a flow is one of %s, not several", strings.Join(flowKinds(), ", "))
 	case s.Bulk != nil:
 		c.bulk(s.Bulk, f, path)
 	case s.Transaction != nil:
 		c.transaction(s.Transaction, f, path)
+	case s.Burst != nil:
+		c.burst(s.Burst, f, path)
 	default:
-		c.add(s.At.at, "give it bulk: or transaction:", "the flow does nothing")
+		c.add(s.At.at, "give it one of "+strings.Join(flowKinds(), ", "), "the flow does nothing")
 	}
 	if s.Socket != nil {
 		f.Socket = c.socket(s.Socket, path+".socket")
 	}
 	return f
 }
+
+// flowKinds are the keys of what a flow does.
+func flowKinds() []string { return []string{"bulk", "transaction", "burst"} }
 
 func (c *converter) ends(n *node, path string) {
 	c.from(n.get("from"), "%s.client", path)

@@ -68,6 +68,7 @@ type flowSpec struct {
 	Name        string           `yaml:"name" jsonschema:"required,pattern=^[a-z][a-z0-9_]*$,maxLength=40" jsonschema_description:"Name of the flow, for expressions (flow.NAME): 1 to 40 of a-z, 0-9 and underscore, starting with a letter."`
 	Bulk        *bulkSpec        `yaml:"bulk" jsonschema_description:"One stream of bytes from client to server."`
 	Transaction *transactionSpec `yaml:"transaction" jsonschema_description:"Requests and replies, one after another on one connection."`
+	Burst       *burstSpec       `yaml:"burst" jsonschema_description:"Writes of given sizes and gaps from client to server, each timed at both ends."`
 	Socket      *socketSpec      `yaml:"socket" jsonschema_description:"Socket options of both ends."`
 	Start       *duration        `yaml:"start" jsonschema_description:"When the client connects, after the experiment's start, up to 24h. Default 0."`
 	Family      *ipFamily        `yaml:"family" jsonschema_description:"IP version: ipv4 (default) or ipv6."`

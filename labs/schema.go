@@ -268,5 +268,11 @@ func (transactionSpec) JSONSchemaExtend(s *jsonschema.Schema) {
 	orOne(s, "writes", size(0).JSONSchema())
 }
 
+// JSONSchemaExtend lets one size, or one gap, stand for a list of one.
+func (burstSpec) JSONSchemaExtend(s *jsonschema.Schema) {
+	orOne(s, "writes", size(0).JSONSchema())
+	orOne(s, "gaps", duration(0).JSONSchema())
+}
+
 // JSONSchemaExtend lets one number stand for a list of one.
 func (lossSpec) JSONSchemaExtend(s *jsonschema.Schema) { orOne(s, "packets", count(0).JSONSchema()) }

@@ -309,6 +309,9 @@ func (v *validation) flow(field string, f *tcplabv1.Flow, timeout time.Duration,
 	if f.GetBulk() != nil && f.GetBulk().GetAmount() == nil {
 		v.add(field+".bulk", "", "how much the flow sends is missing: bytes or duration")
 	}
+	if b := f.GetBurst(); b != nil {
+		v.burst(field+".burst", b, timeout-f.GetStart().AsDuration())
+	}
 	v.socket(field+".socket", f)
 }
 

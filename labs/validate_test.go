@@ -61,6 +61,15 @@ func TestValidateWire(t *testing.T) {
 		{"user timeout of half a millisecond", func(l *tcplabv1.Lab) {
 			l.Experiments[0].Flows[0].Socket.UserTimeout = durationpb.New(time.Millisecond / 2)
 		}, "experiments[0].flows[0].socket.user_timeout: 500µs is not a whole number of milliseconds"},
+		{"burst of too many writes", func(l *tcplabv1.Lab) {
+			l.Experiments[0].Flows[0].Kind = &tcplabv1.Flow_Burst{Burst: &tcplabv1.Burst{Writes: []uint32{1, 1}, Count: 5001}}
+		}, "experiments[0].flows[0].burst.count: 5001 rounds of 2 writes are more than 10000 writes"},
+		{"burst with a gap too many", func(l *tcplabv1.Lab) {
+			l.Experiments[0].Flows[0].Kind = &tcplabv1.Flow_Burst{Burst: &tcplabv1.Burst{Writes: []uint32{1}, Gaps: []*durationpb.Duration{{}, {}}}}
+		}, "experiments[0].flows[0].burst.gaps: there are 2 gaps for 1 writes"},
+		{"burst that never ends", func(l *tcplabv1.Lab) {
+			l.Experiments[0].Flows[0].Kind = &tcplabv1.Flow_Burst{Burst: &tcplabv1.Burst{Writes: []uint32{1}, Count: 7, Gaps: []*durationpb.Duration{{Seconds: 10}}}}
+		}, "experiments[0].flows[0].burst.gaps: the gaps take 1m0s, and the experiment ends after 1m0s"},
 		{"sysctl with a path", func(l *tcplabv1.Lab) { l.Nodes[0].Sysctls = map[string]string{"net.ipv4/../../kernel.x": "1"} }, `nodes[0].sysctls["net.ipv4/../../kernel.x"]: "net.ipv4/../../kernel.x" is not a sysctl's name`},
 		{"sysctl of two lines", func(l *tcplabv1.Lab) { l.Nodes[0].Sysctls = map[string]string{"net.ipv4.tcp_sack": "1\n0"} }, `nodes[0].sysctls["net.ipv4.tcp_sack"]: the value of net.ipv4.tcp_sack is not one line`},
 		{"enum", func(l *tcplabv1.Lab) { l.Links[0].Engine = 99 }, "links[0].engine: value must be one of the defined enum values"},

@@ -109,8 +109,10 @@ func kindOf(spec *tcplabv1.Flow) (kind, error) {
 			}
 		}
 		return t, nil
+	case *tcplabv1.Flow_Burst:
+		return newBurst(spec.GetBurst())
 	default:
-		return nil, errors.New("it is of no known kind: bulk and transaction are")
+		return nil, errors.New("it is of no known kind: bulk, transaction and burst are")
 	}
 }
 
@@ -252,6 +254,14 @@ func (f *Flow) result(client, server measured, failed error) *tcplabv1.FlowResul
 		Server:       f.server.report(server, client.started),
 		Latency:      client.latencies.summary(),
 		SamplesCount: client.series.Count + server.series.Count,
+	}
+	r.Writes = timings(client, server)
+	if len(r.Writes) > 0 {
+		var delays latencies
+		for i, span := range server.arrived {
+			delays.add(span.end.Sub(client.wrote[i].begin))
+		}
+		r.Latency = delays.summary()
 	}
 	var connects latencies
 	if client.connect > 0 {

@@ -262,6 +262,23 @@ func (s *socket) discard(p []byte) (int, error) {
 	}
 }
 
+// discardSome is discard for what is there, once there is something; 0 is the end of the
+// stream.
+func (s *socket) discardSome(p []byte) (int, error) {
+	for {
+		if s.stopped.Load() {
+			return 0, errStopped
+		}
+		if _, err := s.prepareRead(len(p)); err != nil {
+			return 0, err
+		}
+		n, _, err := unix.Recvfrom(s.fd, p, unix.MSG_TRUNC)
+		if !errors.Is(err, unix.EINTR) {
+			return max(n, 0), err
+		}
+	}
+}
+
 // prepareRead sets what holds for one read of so many bytes and returns the flag with
 // which to read.
 func (s *socket) prepareRead(size int) (all int, err error) {

@@ -27,6 +27,7 @@ const (
 //	bulk        = R + R·⌈log2(N/IW + 1)⌉ + 8N/C, or R + its duration
 //	transaction = R + n·(R + server time + serialisation) + (n-1)·think time,
 //	              and n·(R + 40 ms) where Nagle's algorithm holds a second write
+//	burst       = R + the delay there + 8N/C + its gaps
 //
 // R is the sum of the delays there and back on the path with the fewest links,
 // C the lowest rate on it. Losses, queues and competing flows are left out.
@@ -52,6 +53,9 @@ func flowTime(flow *tcplabv1.Flow, there, back way) time.Duration {
 		rounds := math.Ceil(math.Log2(float64(bulk.GetBytes())/initialWindow + 1))
 		return rtt + time.Duration(rounds)*rtt + there.serialise(bulk.GetBytes())
 	}
+	if burst := flow.GetBurst(); burst != nil {
+		return rtt + burstTime(burst, there)
+	}
 	t := flow.GetTransaction()
 	var request uint64
 	for _, write := range t.GetWrites() {
@@ -63,6 +67,20 @@ func flowTime(flow *tcplabv1.Flow, there, back way) time.Duration {
 	}
 	count := time.Duration(max(1, t.GetCount()))
 	return rtt + saturate(count, one) + saturate(count-1, t.GetThinkTime().AsDuration())
+}
+
+// burstTime is how long the writes of a burst and its gaps take, and the last
+// write to arrive.
+func burstTime(burst *tcplabv1.Burst, there way) time.Duration {
+	var bytes uint64
+	var gaps time.Duration
+	for i, write := range burst.GetWrites() {
+		bytes += uint64(write)
+		if n := len(burst.GetGaps()); n > 0 {
+			gaps += burst.GetGaps()[min(i, n-1)].AsDuration()
+		}
+	}
+	return there.delay + saturate(time.Duration(max(1, burst.GetCount())), there.serialise(bytes)+gaps)
 }
 
 // saturate multiplies, and stays in range: an estimate of centuries is as good

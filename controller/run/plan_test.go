@@ -139,6 +139,13 @@ func TestEstimate(t *testing.T) {
 			}},
 		}
 	}
+	burst := func(gaps ...time.Duration) *tcplabv1.Flow {
+		b := &tcplabv1.Burst{Writes: []uint32{100, 200}, Count: 3}
+		for _, gap := range gaps {
+			b.Gaps = append(b.Gaps, durationpb.New(gap))
+		}
+		return &tcplabv1.Flow{Client: "c", Server: "s", Kind: &tcplabv1.Flow_Burst{Burst: b}}
+	}
 	late := bulk(1)
 	late.Start = durationpb.New(time.Second)
 	for _, tt := range []struct {
@@ -152,6 +159,8 @@ func TestEstimate(t *testing.T) {
 		{"the latest flow", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{late, bulk(1)}}, time.Second + 2*rtt + time.Microsecond},
 		{"transactions", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{transaction(true)}}, rtt + 10*(rtt+3*time.Millisecond) + 9*3*time.Millisecond},
 		{"Nagle", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{transaction(false)}}, rtt + 10*(2*rtt+43*time.Millisecond) + 9*3*time.Millisecond},
+		{"bursts", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{burst()}}, rtt + 30*time.Millisecond + 900*time.Microsecond},
+		{"bursts with gaps", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{burst(time.Second, 2*time.Second)}}, rtt + 30*time.Millisecond + 900*time.Microsecond + 9*time.Second},
 		{"the timeout", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{bulk(math.MaxUint64)}, Timeout: durationpb.New(7 * time.Second)}, 7 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

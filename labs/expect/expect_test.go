@@ -54,6 +54,7 @@ func testResult(latency time.Duration) *tcplabv1.TrialResult {
 					Node: "client", Congestion: "reno",
 					TcpInfo: &tcplabv1.TcpInfo{SndCwnd: 10, SndMss: 1448, Rtt: durationpb.New(20 * ms)},
 				},
+				Writes: []*tcplabv1.WriteTiming{{}, {Bytes: 100, Latency: durationpb.New(30 * ms)}},
 				Server: &tcplabv1.FlowEnd{Node: "node-1", CwndSeries: []*tcplabv1.CwndChange{
 					{At: durationpb.New(30 * ms), SndCwnd: 10, SndSsthresh: 2147483647},
 					{At: durationpb.New(50 * ms), SndCwnd: 20, SndSsthresh: 2147483647},
@@ -134,6 +135,8 @@ func TestNumbers(t *testing.T) {
 		{"at(flow.get.server.cwnd_series, 10)", 40, ""},
 		{"flow.get.server.cwnd_series[2].snd_ssthresh", 30, ""},
 		{"flow.get.server.cwnd_series[1].at", 0.05, "s"},
+		{"flow.get.writes[1].latency", 0.03, "s"},
+		{"flow.get.writes[1].bytes", 100, "B"},
 		{"kernel.hz", 250, ""},
 		{"kernel.jiffy", 0.004, "s"},
 		{"2 * kernel.jiffy", 0.008, "s"},

@@ -1426,6 +1426,7 @@ type Flow struct {
 	//
 	//	*Flow_Bulk
 	//	*Flow_Transaction
+	//	*Flow_Burst
 	Kind isFlow_Kind `protobuf_oneof:"kind"`
 	// Socket options of both ends.
 	Socket *SocketOptions `protobuf:"bytes,15,opt,name=socket,proto3" json:"socket,omitempty"`
@@ -1518,6 +1519,15 @@ func (x *Flow) GetTransaction() *Transaction {
 	return nil
 }
 
+func (x *Flow) GetBurst() *Burst {
+	if x != nil {
+		if x, ok := x.Kind.(*Flow_Burst); ok {
+			return x.Burst
+		}
+	}
+	return nil
+}
+
 func (x *Flow) GetSocket() *SocketOptions {
 	if x != nil {
 		return x.Socket
@@ -1546,9 +1556,16 @@ type Flow_Transaction struct {
 	Transaction *Transaction `protobuf:"bytes,6,opt,name=transaction,proto3,oneof"`
 }
 
+type Flow_Burst struct {
+	// Writes of given sizes and gaps, each timed at both ends.
+	Burst *Burst `protobuf:"bytes,7,opt,name=burst,proto3,oneof"`
+}
+
 func (*Flow_Bulk) isFlow_Kind() {}
 
 func (*Flow_Transaction) isFlow_Kind() {}
+
+func (*Flow_Burst) isFlow_Kind() {}
 
 // Bulk sends one stream of bytes from the client to the server and ends when
 // the server has read all of it.
@@ -1742,7 +1759,7 @@ type SocketOptions struct {
 	// TCP_MAXSEG in bytes, 88 to 32767. 0: from the MTU.
 	Mss uint32 `protobuf:"varint,5,opt,name=mss,proto3" json:"mss,omitempty"`
 	// TCP_CORK from before the first write of a message (a request, a reply, a
-	// burst) until after its last: a segment that is not full waits for more, at
+	// round of a burst) until after its last: a segment that is not full waits for more, at
 	// most 200 ms (net/ipv4/tcp_output.c). Default false.
 	Cork bool `protobuf:"varint,6,opt,name=cork,proto3" json:"cork,omitempty"`
 	// TCP_QUICKACK, set again before each read, for the kernel forgets it: true acknowledges
@@ -2088,7 +2105,7 @@ var File_tcplab_v1_lab_proto protoreflect.FileDescriptor
 
 const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\n" +
-	"\x13tcplab/v1/lab.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x15tcplab/v1/shape.proto\x1a\x16tcplab/v1/socket.proto\"\xf4\x03\n" +
+	"\x13tcplab/v1/lab.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x14tcplab/v1/flow.proto\x1a\x15tcplab/v1/shape.proto\x1a\x16tcplab/v1/socket.proto\"\xf4\x03\n" +
 	"\x03Lab\x12.\n" +
 	"\x04name\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x18(2\x11^[a-z][a-z0-9-]*$R\x04name\x12\x1e\n" +
 	"\x05title\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x05title\x129\n" +
@@ -2185,14 +2202,15 @@ const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\x05flows\x18\x02 \x03(\v2\x0f.tcplab.v1.FlowB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\x05flows\x12T\n" +
 	"\x0fsample_interval\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
 	"\"\x02\b\x012\x04\x10\xc0\x84=R\x0esampleInterval\x12C\n" +
-	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x05*\x00R\atimeout\"\x94\x03\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x05*\x00R\atimeout\"\xbe\x03\n" +
 	"\x04Flow\x12.\n" +
 	"\x04name\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x18(2\x11^[a-z][a-z0-9_]*$R\x04name\x12\x1f\n" +
 	"\x06client\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x06client\x12\x1f\n" +
 	"\x06server\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x06server\x125\n" +
 	"\x06family\x18\x04 \x01(\x0e2\x13.tcplab.v1.IpFamilyB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06family\x12%\n" +
 	"\x04bulk\x18\x05 \x01(\v2\x0f.tcplab.v1.BulkH\x00R\x04bulk\x12:\n" +
-	"\vtransaction\x18\x06 \x01(\v2\x16.tcplab.v1.TransactionH\x00R\vtransaction\x120\n" +
+	"\vtransaction\x18\x06 \x01(\v2\x16.tcplab.v1.TransactionH\x00R\vtransaction\x12(\n" +
+	"\x05burst\x18\a \x01(\v2\x10.tcplab.v1.BurstH\x00R\x05burst\x120\n" +
 	"\x06socket\x18\x0f \x01(\v2\x18.tcplab.v1.SocketOptionsR\x06socket\x12?\n" +
 	"\x05start\x18\x10 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\x05startB\r\n" +
 	"\x04kind\x12\x05\xbaH\x02\b\x01\"\x81\x01\n" +
@@ -2328,9 +2346,10 @@ var file_tcplab_v1_lab_proto_goTypes = []any{
 	(*Chance)(nil),               // 30: tcplab.v1.Chance
 	(QueueDiscipline)(0),         // 31: tcplab.v1.QueueDiscipline
 	(*RandomEarlyDetection)(nil), // 32: tcplab.v1.RandomEarlyDetection
-	(*KeepAlive)(nil),            // 33: tcplab.v1.KeepAlive
-	(*PortRange)(nil),            // 34: tcplab.v1.PortRange
-	(*structpb.Value)(nil),       // 35: google.protobuf.Value
+	(*Burst)(nil),                // 33: tcplab.v1.Burst
+	(*KeepAlive)(nil),            // 34: tcplab.v1.KeepAlive
+	(*PortRange)(nil),            // 35: tcplab.v1.PortRange
+	(*structpb.Value)(nil),       // 36: google.protobuf.Value
 }
 var file_tcplab_v1_lab_proto_depIdxs = []int32{
 	21, // 0: tcplab.v1.Lab.point:type_name -> tcplab.v1.Lab.PointEntry
@@ -2377,22 +2396,23 @@ var file_tcplab_v1_lab_proto_depIdxs = []int32{
 	3,  // 41: tcplab.v1.Flow.family:type_name -> tcplab.v1.IpFamily
 	17, // 42: tcplab.v1.Flow.bulk:type_name -> tcplab.v1.Bulk
 	18, // 43: tcplab.v1.Flow.transaction:type_name -> tcplab.v1.Transaction
-	19, // 44: tcplab.v1.Flow.socket:type_name -> tcplab.v1.SocketOptions
-	24, // 45: tcplab.v1.Flow.start:type_name -> google.protobuf.Duration
-	24, // 46: tcplab.v1.Bulk.duration:type_name -> google.protobuf.Duration
-	24, // 47: tcplab.v1.Transaction.think_time:type_name -> google.protobuf.Duration
-	24, // 48: tcplab.v1.Transaction.server_time:type_name -> google.protobuf.Duration
-	33, // 49: tcplab.v1.SocketOptions.keep_alive:type_name -> tcplab.v1.KeepAlive
-	24, // 50: tcplab.v1.SocketOptions.user_timeout:type_name -> google.protobuf.Duration
-	24, // 51: tcplab.v1.SocketOptions.linger:type_name -> google.protobuf.Duration
-	34, // 52: tcplab.v1.SocketOptions.local_ports:type_name -> tcplab.v1.PortRange
-	4,  // 53: tcplab.v1.Expectation.over:type_name -> tcplab.v1.Over
-	35, // 54: tcplab.v1.Lab.PointEntry.value:type_name -> google.protobuf.Value
-	55, // [55:55] is the sub-list for method output_type
-	55, // [55:55] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	33, // 44: tcplab.v1.Flow.burst:type_name -> tcplab.v1.Burst
+	19, // 45: tcplab.v1.Flow.socket:type_name -> tcplab.v1.SocketOptions
+	24, // 46: tcplab.v1.Flow.start:type_name -> google.protobuf.Duration
+	24, // 47: tcplab.v1.Bulk.duration:type_name -> google.protobuf.Duration
+	24, // 48: tcplab.v1.Transaction.think_time:type_name -> google.protobuf.Duration
+	24, // 49: tcplab.v1.Transaction.server_time:type_name -> google.protobuf.Duration
+	34, // 50: tcplab.v1.SocketOptions.keep_alive:type_name -> tcplab.v1.KeepAlive
+	24, // 51: tcplab.v1.SocketOptions.user_timeout:type_name -> google.protobuf.Duration
+	24, // 52: tcplab.v1.SocketOptions.linger:type_name -> google.protobuf.Duration
+	35, // 53: tcplab.v1.SocketOptions.local_ports:type_name -> tcplab.v1.PortRange
+	4,  // 54: tcplab.v1.Expectation.over:type_name -> tcplab.v1.Over
+	36, // 55: tcplab.v1.Lab.PointEntry.value:type_name -> google.protobuf.Value
+	56, // [56:56] is the sub-list for method output_type
+	56, // [56:56] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_lab_proto_init() }
@@ -2400,6 +2420,7 @@ func file_tcplab_v1_lab_proto_init() {
 	if File_tcplab_v1_lab_proto != nil {
 		return
 	}
+	file_tcplab_v1_flow_proto_init()
 	file_tcplab_v1_shape_proto_init()
 	file_tcplab_v1_socket_proto_init()
 	file_tcplab_v1_lab_proto_msgTypes[9].OneofWrappers = []any{
@@ -2410,6 +2431,7 @@ func file_tcplab_v1_lab_proto_init() {
 	file_tcplab_v1_lab_proto_msgTypes[11].OneofWrappers = []any{
 		(*Flow_Bulk)(nil),
 		(*Flow_Transaction)(nil),
+		(*Flow_Burst)(nil),
 	}
 	file_tcplab_v1_lab_proto_msgTypes[12].OneofWrappers = []any{
 		(*Bulk_Bytes)(nil),

@@ -743,7 +743,7 @@ type FlowResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The flow's name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// "bulk" or "transaction".
+	// "bulk", "transaction" or "burst".
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	// The end that connected.
 	Client *FlowEnd `protobuf:"bytes,3,opt,name=client,proto3" json:"client,omitempty"`
@@ -751,8 +751,9 @@ type FlowResult struct {
 	Server *FlowEnd `protobuf:"bytes,4,opt,name=server,proto3" json:"server,omitempty"`
 	// Time from connect(2) to its completion, of each connection.
 	Connect *LatencySummary `protobuf:"bytes,5,opt,name=connect,proto3" json:"connect,omitempty"`
-	// Latency of each transaction, or of a bulk flow from its first write until
-	// the last byte was acknowledged.
+	// Latency of each transaction; of a bulk flow from its first write until
+	// the last byte was acknowledged; of each write of a burst until the server had
+	// read its last byte.
 	Latency *LatencySummary `protobuf:"bytes,6,opt,name=latency,proto3" json:"latency,omitempty"`
 	// Bytes of the direction that the flow exists for (bulk: client to server;
 	// transaction: replies), in bit/s from the connection's start (connect) to the last byte read.
@@ -762,7 +763,9 @@ type FlowResult struct {
 	// TCP_INFO samples taken, of both ends.
 	SamplesCount uint64 `protobuf:"varint,9,opt,name=samples_count,json=samplesCount,proto3" json:"samples_count,omitempty"`
 	// Empty where the flow did all it should; else what stopped it.
-	Error         string `protobuf:"bytes,10,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,10,opt,name=error,proto3" json:"error,omitempty"`
+	// Each write of a burst, in their order.
+	Writes        []*WriteTiming `protobuf:"bytes,11,rep,name=writes,proto3" json:"writes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -867,6 +870,96 @@ func (x *FlowResult) GetError() string {
 	return ""
 }
 
+func (x *FlowResult) GetWrites() []*WriteTiming {
+	if x != nil {
+		return x.Writes
+	}
+	return nil
+}
+
+// WriteTiming is one write of a burst, at both ends. Times count from when the client
+// called connect(2); those of the server are by its own clock.
+type WriteTiming struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Bytes of the write.
+	Bytes uint64 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// When the client called write(2).
+	At *durationpb.Duration `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	// How long the call took: what did not fit the send buffer had to wait.
+	Blocked *durationpb.Duration `protobuf:"bytes,3,opt,name=blocked,proto3" json:"blocked,omitempty"`
+	// From the call until the server had read its first byte.
+	First *durationpb.Duration `protobuf:"bytes,4,opt,name=first,proto3" json:"first,omitempty"`
+	// From the call until the server had read its last byte.
+	Latency       *durationpb.Duration `protobuf:"bytes,5,opt,name=latency,proto3" json:"latency,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WriteTiming) Reset() {
+	*x = WriteTiming{}
+	mi := &file_tcplab_v1_trial_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteTiming) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteTiming) ProtoMessage() {}
+
+func (x *WriteTiming) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_trial_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteTiming.ProtoReflect.Descriptor instead.
+func (*WriteTiming) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *WriteTiming) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *WriteTiming) GetAt() *durationpb.Duration {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *WriteTiming) GetBlocked() *durationpb.Duration {
+	if x != nil {
+		return x.Blocked
+	}
+	return nil
+}
+
+func (x *WriteTiming) GetFirst() *durationpb.Duration {
+	if x != nil {
+		return x.First
+	}
+	return nil
+}
+
+func (x *WriteTiming) GetLatency() *durationpb.Duration {
+	if x != nil {
+		return x.Latency
+	}
+	return nil
+}
+
 // LatencySummary describes a set of durations. With count 0 all are 0.
 type LatencySummary struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -890,7 +983,7 @@ type LatencySummary struct {
 
 func (x *LatencySummary) Reset() {
 	*x = LatencySummary{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[7]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -902,7 +995,7 @@ func (x *LatencySummary) String() string {
 func (*LatencySummary) ProtoMessage() {}
 
 func (x *LatencySummary) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[7]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -915,7 +1008,7 @@ func (x *LatencySummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencySummary.ProtoReflect.Descriptor instead.
 func (*LatencySummary) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{7}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LatencySummary) GetCount() uint32 {
@@ -995,7 +1088,7 @@ type FlowEnd struct {
 
 func (x *FlowEnd) Reset() {
 	*x = FlowEnd{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[8]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1007,7 +1100,7 @@ func (x *FlowEnd) String() string {
 func (*FlowEnd) ProtoMessage() {}
 
 func (x *FlowEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[8]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1020,7 +1113,7 @@ func (x *FlowEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowEnd.ProtoReflect.Descriptor instead.
 func (*FlowEnd) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{8}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *FlowEnd) GetNode() string {
@@ -1094,7 +1187,7 @@ type CwndChange struct {
 
 func (x *CwndChange) Reset() {
 	*x = CwndChange{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[9]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1106,7 +1199,7 @@ func (x *CwndChange) String() string {
 func (*CwndChange) ProtoMessage() {}
 
 func (x *CwndChange) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[9]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1119,7 +1212,7 @@ func (x *CwndChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CwndChange.ProtoReflect.Descriptor instead.
 func (*CwndChange) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{9}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CwndChange) GetAt() *durationpb.Duration {
@@ -1216,7 +1309,7 @@ type TcpInfo struct {
 
 func (x *TcpInfo) Reset() {
 	*x = TcpInfo{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[10]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1228,7 +1321,7 @@ func (x *TcpInfo) String() string {
 func (*TcpInfo) ProtoMessage() {}
 
 func (x *TcpInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[10]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1241,7 +1334,7 @@ func (x *TcpInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpInfo.ProtoReflect.Descriptor instead.
 func (*TcpInfo) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{10}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TcpInfo) GetState() uint32 {
@@ -1477,7 +1570,7 @@ type NodeCounters struct {
 
 func (x *NodeCounters) Reset() {
 	*x = NodeCounters{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[11]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1489,7 +1582,7 @@ func (x *NodeCounters) String() string {
 func (*NodeCounters) ProtoMessage() {}
 
 func (x *NodeCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[11]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1502,7 +1595,7 @@ func (x *NodeCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeCounters.ProtoReflect.Descriptor instead.
 func (*NodeCounters) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{11}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *NodeCounters) GetNode() string {
@@ -1534,7 +1627,7 @@ type Artifact struct {
 
 func (x *Artifact) Reset() {
 	*x = Artifact{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[12]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1546,7 +1639,7 @@ func (x *Artifact) String() string {
 func (*Artifact) ProtoMessage() {}
 
 func (x *Artifact) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[12]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1559,7 +1652,7 @@ func (x *Artifact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Artifact.ProtoReflect.Descriptor instead.
 func (*Artifact) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{12}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Artifact) GetName() string {
@@ -1644,7 +1737,7 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\treordered\x18\n" +
 	" \x01(\x04R\treordered\x12\x14\n" +
 	"\x05early\x18\v \x01(\x04R\x05early\x12\x16\n" +
-	"\x06queued\x18\f \x01(\rR\x06queued\"\xe8\x02\n" +
+	"\x06queued\x18\f \x01(\rR\x06queued\"\x98\x03\n" +
 	"\n" +
 	"FlowResult\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
@@ -1658,7 +1751,14 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\x05bytes\x18\b \x01(\x04R\x05bytes\x12#\n" +
 	"\rsamples_count\x18\t \x01(\x04R\fsamplesCount\x12\x14\n" +
 	"\x05error\x18\n" +
-	" \x01(\tR\x05error\"\xb6\x02\n" +
+	" \x01(\tR\x05error\x12.\n" +
+	"\x06writes\x18\v \x03(\v2\x16.tcplab.v1.WriteTimingR\x06writes\"\xe9\x01\n" +
+	"\vWriteTiming\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\x12)\n" +
+	"\x02at\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x02at\x123\n" +
+	"\ablocked\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\ablocked\x12/\n" +
+	"\x05first\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x05first\x123\n" +
+	"\alatency\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\alatency\"\xb6\x02\n" +
 	"\x0eLatencySummary\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\rR\x05count\x12+\n" +
 	"\x03min\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03min\x12-\n" +
@@ -1761,7 +1861,7 @@ func file_tcplab_v1_trial_proto_rawDescGZIP() []byte {
 }
 
 var file_tcplab_v1_trial_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_tcplab_v1_trial_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_tcplab_v1_trial_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_tcplab_v1_trial_proto_goTypes = []any{
 	(LinkVerdict)(0),              // 0: tcplab.v1.LinkVerdict
 	(LinkDirection)(0),            // 1: tcplab.v1.LinkDirection
@@ -1772,69 +1872,75 @@ var file_tcplab_v1_trial_proto_goTypes = []any{
 	(*LinkMeasurement)(nil),       // 6: tcplab.v1.LinkMeasurement
 	(*LinkCounters)(nil),          // 7: tcplab.v1.LinkCounters
 	(*FlowResult)(nil),            // 8: tcplab.v1.FlowResult
-	(*LatencySummary)(nil),        // 9: tcplab.v1.LatencySummary
-	(*FlowEnd)(nil),               // 10: tcplab.v1.FlowEnd
-	(*CwndChange)(nil),            // 11: tcplab.v1.CwndChange
-	(*TcpInfo)(nil),               // 12: tcplab.v1.TcpInfo
-	(*NodeCounters)(nil),          // 13: tcplab.v1.NodeCounters
-	(*Artifact)(nil),              // 14: tcplab.v1.Artifact
-	nil,                           // 15: tcplab.v1.NodeCounters.ValuesEntry
-	(*Kernel)(nil),                // 16: tcplab.v1.Kernel
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
-	(Engine)(0),                   // 19: tcplab.v1.Engine
-	(*Shape)(nil),                 // 20: tcplab.v1.Shape
-	(*SocketOptions)(nil),         // 21: tcplab.v1.SocketOptions
+	(*WriteTiming)(nil),           // 9: tcplab.v1.WriteTiming
+	(*LatencySummary)(nil),        // 10: tcplab.v1.LatencySummary
+	(*FlowEnd)(nil),               // 11: tcplab.v1.FlowEnd
+	(*CwndChange)(nil),            // 12: tcplab.v1.CwndChange
+	(*TcpInfo)(nil),               // 13: tcplab.v1.TcpInfo
+	(*NodeCounters)(nil),          // 14: tcplab.v1.NodeCounters
+	(*Artifact)(nil),              // 15: tcplab.v1.Artifact
+	nil,                           // 16: tcplab.v1.NodeCounters.ValuesEntry
+	(*Kernel)(nil),                // 17: tcplab.v1.Kernel
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
+	(Engine)(0),                   // 20: tcplab.v1.Engine
+	(*Shape)(nil),                 // 21: tcplab.v1.Shape
+	(*SocketOptions)(nil),         // 22: tcplab.v1.SocketOptions
 }
 var file_tcplab_v1_trial_proto_depIdxs = []int32{
 	3,  // 0: tcplab.v1.TrialResult.links:type_name -> tcplab.v1.LinkReport
 	8,  // 1: tcplab.v1.TrialResult.flows:type_name -> tcplab.v1.FlowResult
-	13, // 2: tcplab.v1.TrialResult.counters:type_name -> tcplab.v1.NodeCounters
-	16, // 3: tcplab.v1.TrialResult.kernel:type_name -> tcplab.v1.Kernel
-	14, // 4: tcplab.v1.TrialResult.artifacts:type_name -> tcplab.v1.Artifact
-	17, // 5: tcplab.v1.TrialResult.start_time:type_name -> google.protobuf.Timestamp
-	18, // 6: tcplab.v1.TrialResult.elapsed:type_name -> google.protobuf.Duration
+	14, // 2: tcplab.v1.TrialResult.counters:type_name -> tcplab.v1.NodeCounters
+	17, // 3: tcplab.v1.TrialResult.kernel:type_name -> tcplab.v1.Kernel
+	15, // 4: tcplab.v1.TrialResult.artifacts:type_name -> tcplab.v1.Artifact
+	18, // 5: tcplab.v1.TrialResult.start_time:type_name -> google.protobuf.Timestamp
+	19, // 6: tcplab.v1.TrialResult.elapsed:type_name -> google.protobuf.Duration
 	1,  // 7: tcplab.v1.LinkReport.direction:type_name -> tcplab.v1.LinkDirection
-	19, // 8: tcplab.v1.LinkReport.engine:type_name -> tcplab.v1.Engine
-	20, // 9: tcplab.v1.LinkReport.spec:type_name -> tcplab.v1.Shape
+	20, // 8: tcplab.v1.LinkReport.engine:type_name -> tcplab.v1.Engine
+	21, // 9: tcplab.v1.LinkReport.spec:type_name -> tcplab.v1.Shape
 	6,  // 10: tcplab.v1.LinkReport.measured:type_name -> tcplab.v1.LinkMeasurement
 	0,  // 11: tcplab.v1.LinkReport.verdict:type_name -> tcplab.v1.LinkVerdict
 	7,  // 12: tcplab.v1.LinkReport.counters:type_name -> tcplab.v1.LinkCounters
-	20, // 13: tcplab.v1.LinkReport.applied:type_name -> tcplab.v1.Shape
+	21, // 13: tcplab.v1.LinkReport.applied:type_name -> tcplab.v1.Shape
 	4,  // 14: tcplab.v1.LinkReport.lateness:type_name -> tcplab.v1.LinkLateness
-	9,  // 15: tcplab.v1.LinkLateness.summary:type_name -> tcplab.v1.LatencySummary
+	10, // 15: tcplab.v1.LinkLateness.summary:type_name -> tcplab.v1.LatencySummary
 	5,  // 16: tcplab.v1.LinkLateness.buckets:type_name -> tcplab.v1.LatenessBucket
-	18, // 17: tcplab.v1.LatenessBucket.upper:type_name -> google.protobuf.Duration
-	18, // 18: tcplab.v1.LinkMeasurement.delay:type_name -> google.protobuf.Duration
-	18, // 19: tcplab.v1.LinkMeasurement.jitter:type_name -> google.protobuf.Duration
-	10, // 20: tcplab.v1.FlowResult.client:type_name -> tcplab.v1.FlowEnd
-	10, // 21: tcplab.v1.FlowResult.server:type_name -> tcplab.v1.FlowEnd
-	9,  // 22: tcplab.v1.FlowResult.connect:type_name -> tcplab.v1.LatencySummary
-	9,  // 23: tcplab.v1.FlowResult.latency:type_name -> tcplab.v1.LatencySummary
-	18, // 24: tcplab.v1.LatencySummary.min:type_name -> google.protobuf.Duration
-	18, // 25: tcplab.v1.LatencySummary.mean:type_name -> google.protobuf.Duration
-	18, // 26: tcplab.v1.LatencySummary.p50:type_name -> google.protobuf.Duration
-	18, // 27: tcplab.v1.LatencySummary.p90:type_name -> google.protobuf.Duration
-	18, // 28: tcplab.v1.LatencySummary.p99:type_name -> google.protobuf.Duration
-	18, // 29: tcplab.v1.LatencySummary.max:type_name -> google.protobuf.Duration
-	12, // 30: tcplab.v1.FlowEnd.tcp_info:type_name -> tcplab.v1.TcpInfo
-	11, // 31: tcplab.v1.FlowEnd.cwnd_series:type_name -> tcplab.v1.CwndChange
-	21, // 32: tcplab.v1.FlowEnd.socket:type_name -> tcplab.v1.SocketOptions
-	18, // 33: tcplab.v1.CwndChange.at:type_name -> google.protobuf.Duration
-	18, // 34: tcplab.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
-	18, // 35: tcplab.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
-	18, // 36: tcplab.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
-	18, // 37: tcplab.v1.TcpInfo.rttvar:type_name -> google.protobuf.Duration
-	18, // 38: tcplab.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
-	18, // 39: tcplab.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
-	18, // 40: tcplab.v1.TcpInfo.rwnd_limited:type_name -> google.protobuf.Duration
-	18, // 41: tcplab.v1.TcpInfo.sndbuf_limited:type_name -> google.protobuf.Duration
-	15, // 42: tcplab.v1.NodeCounters.values:type_name -> tcplab.v1.NodeCounters.ValuesEntry
-	43, // [43:43] is the sub-list for method output_type
-	43, // [43:43] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	19, // 17: tcplab.v1.LatenessBucket.upper:type_name -> google.protobuf.Duration
+	19, // 18: tcplab.v1.LinkMeasurement.delay:type_name -> google.protobuf.Duration
+	19, // 19: tcplab.v1.LinkMeasurement.jitter:type_name -> google.protobuf.Duration
+	11, // 20: tcplab.v1.FlowResult.client:type_name -> tcplab.v1.FlowEnd
+	11, // 21: tcplab.v1.FlowResult.server:type_name -> tcplab.v1.FlowEnd
+	10, // 22: tcplab.v1.FlowResult.connect:type_name -> tcplab.v1.LatencySummary
+	10, // 23: tcplab.v1.FlowResult.latency:type_name -> tcplab.v1.LatencySummary
+	9,  // 24: tcplab.v1.FlowResult.writes:type_name -> tcplab.v1.WriteTiming
+	19, // 25: tcplab.v1.WriteTiming.at:type_name -> google.protobuf.Duration
+	19, // 26: tcplab.v1.WriteTiming.blocked:type_name -> google.protobuf.Duration
+	19, // 27: tcplab.v1.WriteTiming.first:type_name -> google.protobuf.Duration
+	19, // 28: tcplab.v1.WriteTiming.latency:type_name -> google.protobuf.Duration
+	19, // 29: tcplab.v1.LatencySummary.min:type_name -> google.protobuf.Duration
+	19, // 30: tcplab.v1.LatencySummary.mean:type_name -> google.protobuf.Duration
+	19, // 31: tcplab.v1.LatencySummary.p50:type_name -> google.protobuf.Duration
+	19, // 32: tcplab.v1.LatencySummary.p90:type_name -> google.protobuf.Duration
+	19, // 33: tcplab.v1.LatencySummary.p99:type_name -> google.protobuf.Duration
+	19, // 34: tcplab.v1.LatencySummary.max:type_name -> google.protobuf.Duration
+	13, // 35: tcplab.v1.FlowEnd.tcp_info:type_name -> tcplab.v1.TcpInfo
+	12, // 36: tcplab.v1.FlowEnd.cwnd_series:type_name -> tcplab.v1.CwndChange
+	22, // 37: tcplab.v1.FlowEnd.socket:type_name -> tcplab.v1.SocketOptions
+	19, // 38: tcplab.v1.CwndChange.at:type_name -> google.protobuf.Duration
+	19, // 39: tcplab.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
+	19, // 40: tcplab.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
+	19, // 41: tcplab.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
+	19, // 42: tcplab.v1.TcpInfo.rttvar:type_name -> google.protobuf.Duration
+	19, // 43: tcplab.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
+	19, // 44: tcplab.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
+	19, // 45: tcplab.v1.TcpInfo.rwnd_limited:type_name -> google.protobuf.Duration
+	19, // 46: tcplab.v1.TcpInfo.sndbuf_limited:type_name -> google.protobuf.Duration
+	16, // 47: tcplab.v1.NodeCounters.values:type_name -> tcplab.v1.NodeCounters.ValuesEntry
+	48, // [48:48] is the sub-list for method output_type
+	48, // [48:48] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_trial_proto_init() }
@@ -1850,7 +1956,7 @@ func file_tcplab_v1_trial_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tcplab_v1_trial_proto_rawDesc), len(file_tcplab_v1_trial_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
