@@ -172,6 +172,9 @@ func (c *converter) transaction(s *transactionSpec, f *tcplabv1.Flow, path strin
 	if s.Count != nil && *s.Count == 0 {
 		c.add(s.At.get("count").at, "", "want at least one transaction")
 	}
+	if s.Rate != nil {
+		t.Rate = float64(*s.Rate)
+	}
 	if s.Reply != nil {
 		t.Reply = uint64(*s.Reply)
 	}
@@ -183,7 +186,7 @@ func (c *converter) transaction(s *transactionSpec, f *tcplabv1.Flow, path strin
 	f.Kind = &tcplabv1.Flow_Transaction{Transaction: t}
 	c.from(s.At, "%s", path)
 	c.from(writes, "%s.writes", path)
-	for _, key := range []string{"reply", "count", "think_time", "server_time"} {
+	for _, key := range []string{"reply", "count", "think_time", "server_time", "rate"} {
 		c.from(s.At.get(key), "%s.%s", path, key)
 	}
 }

@@ -83,14 +83,15 @@ type bulkSpec struct {
 }
 
 type transactionSpec struct {
-	At         *node     `yaml:"-"`
-	From       string    `yaml:"from" jsonschema:"required" jsonschema_description:"The node that connects and asks."`
-	To         string    `yaml:"to" jsonschema:"required" jsonschema_description:"The node that listens and answers."`
-	Writes     []size    `yaml:"writes" jsonschema:"required,minItems=1" jsonschema_description:"Sizes of the successive writes that make one request, 1B to 16MiB each."`
-	Reply      *size     `yaml:"reply" jsonschema:"required" jsonschema_description:"Bytes of the reply, at least 1."`
-	Count      *count    `yaml:"count" jsonschema_description:"Transactions, one after another, 1 to 10000000. Default 1."`
-	ThinkTime  *duration `yaml:"think_time" jsonschema_description:"What the client waits between a reply and its next request. Default 0."`
-	ServerTime *duration `yaml:"server_time" jsonschema_description:"What the server waits between a request and its reply. Default 0."`
+	At         *node      `yaml:"-"`
+	From       string     `yaml:"from" jsonschema:"required" jsonschema_description:"The node that connects and asks."`
+	To         string     `yaml:"to" jsonschema:"required" jsonschema_description:"The node that listens and answers."`
+	Writes     []size     `yaml:"writes" jsonschema:"required,minItems=1" jsonschema_description:"Sizes of the successive writes that make one request, 1B to 16MiB each."`
+	Reply      *size      `yaml:"reply" jsonschema:"required" jsonschema_description:"Bytes of the reply, at least 1."`
+	Count      *count     `yaml:"count" jsonschema_description:"Transactions, one after another, 1 to 10000000. Default 1."`
+	ThinkTime  *duration  `yaml:"think_time" jsonschema_description:"What the client waits between a reply and its next request. Default 0."`
+	Rate       *frequency `yaml:"rate" jsonschema_description:"Requests a second at which transactions are due, whether or not the one before has ended; latency counts from then. Not together with think_time. Default: each begins when the one before has ended."`
+	ServerTime *duration  `yaml:"server_time" jsonschema_description:"What the server waits between a request and its reply. Default 0."`
 }
 
 type expectSpec struct {

@@ -23,6 +23,9 @@ type (
 	count    uint64        // "40"
 	toggle   bool          // true or false
 
+	// frequency is how often a second: "100", above 0.
+	frequency float64
+
 	// expression is CEL; a quantity is turned into a CEL number in SI units.
 	expression string
 )
@@ -144,6 +147,17 @@ func (v *share) read(d *decoder, n *node) {
 func (v *count) read(d *decoder, n *node) {
 	if q, ok := d.whole(n, "a plain number", unit.Scalar); ok {
 		*v = count(q.Value)
+	}
+}
+
+func (v *frequency) read(d *decoder, n *node) {
+	q, ok := d.quantity(n, "how often a second", unit.Scalar)
+	switch {
+	case !ok:
+	case q.Value == 0:
+		d.add(n.at, "leave the key out to begin each when the one before has ended", "0 a second is never")
+	default:
+		*v = frequency(q.Value)
 	}
 }
 

@@ -309,10 +309,24 @@ func (v *validation) flow(field string, f *tcplabv1.Flow, timeout time.Duration,
 	if f.GetBulk() != nil && f.GetBulk().GetAmount() == nil {
 		v.add(field+".bulk", "", "how much the flow sends is missing: bytes or duration")
 	}
+	if t := f.GetTransaction(); t.GetRate() > 0 {
+		v.openLoop(field+".transaction", t, timeout-f.GetStart().AsDuration())
+	}
 	if b := f.GetBurst(); b != nil {
 		v.burst(field+".burst", b, timeout-f.GetStart().AsDuration())
 	}
 	v.socket(field+".socket", f)
+}
+
+// openLoop checks transactions at a rate that are to end within the time.
+func (v *validation) openLoop(field string, t *tcplabv1.Transaction, within time.Duration) {
+	if t.GetThinkTime().AsDuration() > 0 {
+		v.add(field+".think_time", "leave one of them out", "with a rate the client does not think: the rate says when requests are due")
+	}
+	// The first is due at once.
+	if last := float64(t.GetCount()-1) / t.GetRate(); t.GetCount() > 1 && last >= within.Seconds() {
+		v.add(field+".rate", "raise the experiment's timeout, or the rate", "the last request is due after %.6g s, and the experiment ends after %v", last, within)
+	}
 }
 
 func (v *validation) expectations(checked map[string]bool) {

@@ -70,6 +70,12 @@ func TestValidateWire(t *testing.T) {
 		{"burst that never ends", func(l *tcplabv1.Lab) {
 			l.Experiments[0].Flows[0].Kind = &tcplabv1.Flow_Burst{Burst: &tcplabv1.Burst{Writes: []uint32{1}, Count: 7, Gaps: []*durationpb.Duration{{Seconds: 10}}}}
 		}, "experiments[0].flows[0].burst.gaps: the gaps take 1m0s, and the experiment ends after 1m0s"},
+		{"open loop that thinks", func(l *tcplabv1.Lab) {
+			l.Experiments[0].Flows[0].Kind = &tcplabv1.Flow_Transaction{Transaction: &tcplabv1.Transaction{Writes: []uint32{1}, Reply: 1, Count: 2, Rate: 5, ThinkTime: durationpb.New(1)}}
+		}, "experiments[0].flows[0].transaction.think_time: with a rate the client does not think"},
+		{"open loop that never ends", func(l *tcplabv1.Lab) {
+			l.Experiments[0].Flows[0].Kind = &tcplabv1.Flow_Transaction{Transaction: &tcplabv1.Transaction{Writes: []uint32{1}, Reply: 1, Count: 121, Rate: 2}}
+		}, "experiments[0].flows[0].transaction.rate: the last request is due after 60 s, and the experiment ends after 1m0s"},
 		{"sysctl with a path", func(l *tcplabv1.Lab) { l.Nodes[0].Sysctls = map[string]string{"net.ipv4/../../kernel.x": "1"} }, `nodes[0].sysctls["net.ipv4/../../kernel.x"]: "net.ipv4/../../kernel.x" is not a sysctl's name`},
 		{"sysctl of two lines", func(l *tcplabv1.Lab) { l.Nodes[0].Sysctls = map[string]string{"net.ipv4.tcp_sack": "1\n0"} }, `nodes[0].sysctls["net.ipv4.tcp_sack"]: the value of net.ipv4.tcp_sack is not one line`},
 		{"enum", func(l *tcplabv1.Lab) { l.Links[0].Engine = 99 }, "links[0].engine: value must be one of the defined enum values"},

@@ -53,8 +53,9 @@ type measured struct {
 	written, read uint64
 	lastRead      time.Time
 	latencies     latencies
-	wrote         []span // a burst's client: when each write was called and returned
-	arrived       []span // a burst's server: when each write's first and last byte was read
+	uncorrected   latencies // of an open loop: from when each in fact began
+	wrote         []span    // a burst's client: when each write was called and returned
+	arrived       []span    // a burst's server: when each write's first and last byte was read
 	series        observe.Series
 	congestion    string
 	socket        *tcplabv1.SocketOptions // read back

@@ -11,6 +11,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/tcplab/tcplab/agent/observe"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
@@ -256,12 +257,16 @@ func TestPeerThatBreaksTheAgreement(t *testing.T) {
 func TestFlowThatMakesNoSense(t *testing.T) {
 	cfg := nodes(t, false)
 	for name, change := range map[string]func(*tcplabv1.Flow, *Config){
-		"no kind":       func(f *tcplabv1.Flow, _ *Config) { f.Kind = nil },
-		"nothing":       func(f *tcplabv1.Flow, _ *Config) { f.Kind = bulkBytes(0).Kind },
-		"no time":       func(f *tcplabv1.Flow, _ *Config) { f.Kind = bulkFor(0).Kind },
-		"no write":      func(f *tcplabv1.Flow, _ *Config) { f.Kind = transactions(1, 1).Kind },
-		"empty write":   func(f *tcplabv1.Flow, _ *Config) { f.Kind = transactions(1, 1, 0).Kind },
-		"no reply":      func(f *tcplabv1.Flow, _ *Config) { f.Kind = transactions(1, 0, 1).Kind },
+		"no kind":     func(f *tcplabv1.Flow, _ *Config) { f.Kind = nil },
+		"nothing":     func(f *tcplabv1.Flow, _ *Config) { f.Kind = bulkBytes(0).Kind },
+		"no time":     func(f *tcplabv1.Flow, _ *Config) { f.Kind = bulkFor(0).Kind },
+		"no write":    func(f *tcplabv1.Flow, _ *Config) { f.Kind = transactions(1, 1).Kind },
+		"empty write": func(f *tcplabv1.Flow, _ *Config) { f.Kind = transactions(1, 1, 0).Kind },
+		"no reply":    func(f *tcplabv1.Flow, _ *Config) { f.Kind = transactions(1, 0, 1).Kind },
+		"busy and idle": func(f *tcplabv1.Flow, _ *Config) {
+			f.Kind = transactions(1, 1, 1).Kind
+			f.GetTransaction().Rate, f.GetTransaction().ThinkTime = 1, durationpb.New(1)
+		},
 		"other node":    func(f *tcplabv1.Flow, _ *Config) { f.Client = "somebody" },
 		"no namespace":  func(_ *tcplabv1.Flow, c *Config) { c.Server.NS = nil },
 		"no address":    func(_ *tcplabv1.Flow, c *Config) { c.Server.Addr = netip.Addr{} },

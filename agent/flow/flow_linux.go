@@ -99,6 +99,10 @@ func kindOf(spec *tcplabv1.Flow) (kind, error) {
 			count:      max(spec.GetCount(), 1),
 			thinkTime:  spec.GetThinkTime().AsDuration(),
 			serverTime: spec.GetServerTime().AsDuration(),
+			rate:       spec.GetRate(),
+		}
+		if !(t.rate >= 0) || t.rate > 0 && t.thinkTime > 0 {
+			return nil, fmt.Errorf("transactions at %v a second with a think time of %s", t.rate, t.thinkTime)
 		}
 		if len(t.writes) == 0 || t.reply == 0 {
 			return nil, errors.New("a transaction needs at least one write and a reply of at least 1 byte")
@@ -254,6 +258,9 @@ func (f *Flow) result(client, server measured, failed error) *tcplabv1.FlowResul
 		Server:       f.server.report(server, client.started),
 		Latency:      client.latencies.summary(),
 		SamplesCount: client.series.Count + server.series.Count,
+	}
+	if client.uncorrected.count > 0 {
+		r.Uncorrected = client.uncorrected.summary()
 	}
 	r.Writes = timings(client, server)
 	if len(r.Writes) > 0 {

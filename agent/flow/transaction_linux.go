@@ -17,6 +17,7 @@ type transaction struct {
 	count      uint32
 	thinkTime  time.Duration // the client's, between a reply and the next request
 	serverTime time.Duration // between a request and its reply
+	rate       float64       // at which requests are due, in 1/s; 0: a closed loop
 }
 
 func (transaction) name() string  { return "transaction" }
@@ -24,20 +25,34 @@ func (transaction) forward() bool { return false }
 
 func (t transaction) client(ctx context.Context, c *stream) error {
 	p := make([]byte, slices.Max(t.writes))
+	start := time.Now()
 	for i := range t.count {
-		if err := t.ask(ctx, c, p, i > 0); err != nil {
+		due, err := t.await(ctx, start, i)
+		if err == nil {
+			err = t.ask(c, p, due)
+		}
+		if err != nil {
 			return fmt.Errorf("in transaction %d of %d: %w", i+1, t.count, err)
 		}
 	}
 	return nil
 }
 
-func (t transaction) ask(ctx context.Context, c *stream, p []byte, think bool) error {
-	if think {
-		if err := wait(ctx, t.thinkTime); err != nil {
-			return err
+// await waits until a transaction may begin and returns from when its latency counts: in
+// an open loop from when it was due, late or not.
+func (t transaction) await(ctx context.Context, start time.Time, i uint32) (time.Time, error) {
+	if t.rate == 0 {
+		if i == 0 {
+			return time.Now(), nil
 		}
+		err := wait(ctx, t.thinkTime)
+		return time.Now(), err
 	}
+	due := start.Add(time.Duration(float64(i) / t.rate * float64(time.Second)))
+	return due, wait(ctx, time.Until(due))
+}
+
+func (t transaction) ask(c *stream, p []byte, due time.Time) error {
 	begin := time.Now()
 	err := c.corked(func() error {
 		for _, size := range t.writes {
@@ -53,7 +68,11 @@ func (t transaction) ask(ctx context.Context, c *stream, p []byte, think bool) e
 	if err := c.receive(t.reply); err != nil {
 		return err
 	}
-	c.latencies.add(time.Since(begin))
+	end := time.Now()
+	c.latencies.add(end.Sub(due))
+	if t.rate > 0 {
+		c.uncorrected.add(end.Sub(begin))
+	}
 	return nil
 }
 

@@ -56,3 +56,43 @@ func TestStartIsKept(t *testing.T) {
 		t.Errorf("all took %s", took)
 	}
 }
+
+// A server that takes twice as long as requests are apart falls behind: the latency of the nth
+// counts the wait for all before it, the uncorrected one does not.
+func TestOpenLoopCountsFromWhenRequestsWereDue(t *testing.T) {
+	leakless(t)
+	const count, serve = 10, 20 * time.Millisecond
+	spec := transactions(count, 1, 1)
+	spec.GetTransaction().ServerTime = durationpb.New(serve)
+	spec.GetTransaction().Rate = 2 / serve.Seconds()
+	r := run(t, spec, nodes(t, false))
+	if n := r.GetUncorrected().GetCount(); n != count || r.GetLatency().GetCount() != count {
+		t.Fatalf("%d and %d latencies", r.GetLatency().GetCount(), n)
+	}
+	// The tenth is due after 9 halves of the server's time and ends after 10 wholes.
+	if most := r.GetLatency().GetMax().AsDuration(); most < count*serve-(count-1)*serve/2 {
+		t.Errorf("the greatest latency is %s", most)
+	}
+	if p50 := r.GetUncorrected().GetP50().AsDuration(); p50 < serve || p50 >= r.GetLatency().GetP50().AsDuration() {
+		t.Errorf("the uncorrected median is %s, the corrected one %s", p50, r.GetLatency().GetP50().AsDuration())
+	}
+}
+
+// Requests that are answered in time begin when they are due, and not before.
+func TestOpenLoopKeepsItsRate(t *testing.T) {
+	leakless(t)
+	const count, apart = 11, 10 * time.Millisecond
+	spec := transactions(count, 1, 1)
+	spec.GetTransaction().Rate = 1 / apart.Seconds()
+	begin := time.Now()
+	r := run(t, spec, nodes(t, false))
+	if took := time.Since(begin); took < (count-1)*apart {
+		t.Errorf("%d requests took %s", count, took)
+	}
+	if l := r.GetLatency().GetP50().AsDuration(); l >= apart {
+		t.Errorf("the median latency is %s", l)
+	}
+	if r := run(t, transactions(2, 1, 1), nodes(t, false)); r.GetUncorrected() != nil {
+		t.Errorf("a closed loop has uncorrected latencies: %v", r.GetUncorrected())
+	}
+}

@@ -27,6 +27,7 @@ const (
 //	bulk        = R + R·⌈log2(N/IW + 1)⌉ + 8N/C, or R + its duration
 //	transaction = R + n·(R + server time + serialisation) + (n-1)·think time,
 //	              and n·(R + 40 ms) where Nagle's algorithm holds a second write
+//	              at a rate r the greater of that and (n-1)/r + one of them
 //	burst       = R + the delay there + 8N/C + its gaps
 //
 // R is the sum of the delays there and back on the path with the fewest links,
@@ -66,6 +67,10 @@ func flowTime(flow *tcplabv1.Flow, there, back way) time.Duration {
 		one += rtt + delayedAck
 	}
 	count := time.Duration(max(1, t.GetCount()))
+	if t.GetRate() > 0 {
+		due := time.Duration(min(float64(count-1)/t.GetRate()*float64(time.Second), math.MaxInt64/4))
+		return rtt + max(saturate(count, one), due+one)
+	}
 	return rtt + saturate(count, one) + saturate(count-1, t.GetThinkTime().AsDuration())
 }
 

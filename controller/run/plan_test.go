@@ -146,6 +146,11 @@ func TestEstimate(t *testing.T) {
 		}
 		return &tcplabv1.Flow{Client: "c", Server: "s", Kind: &tcplabv1.Flow_Burst{Burst: b}}
 	}
+	openLoop := func(rate float64) *tcplabv1.Flow {
+		f := transaction(true)
+		f.GetTransaction().ThinkTime, f.GetTransaction().Rate = nil, rate
+		return f
+	}
 	late := bulk(1)
 	late.Start = durationpb.New(time.Second)
 	for _, tt := range []struct {
@@ -159,6 +164,8 @@ func TestEstimate(t *testing.T) {
 		{"the latest flow", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{late, bulk(1)}}, time.Second + 2*rtt + time.Microsecond},
 		{"transactions", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{transaction(true)}}, rtt + 10*(rtt+3*time.Millisecond) + 9*3*time.Millisecond},
 		{"Nagle", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{transaction(false)}}, rtt + 10*(2*rtt+43*time.Millisecond) + 9*3*time.Millisecond},
+		{"an open loop", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{openLoop(2)}}, rtt + 4500*time.Millisecond + rtt + 3*time.Millisecond},
+		{"an open loop that lags", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{openLoop(1000)}}, rtt + 10*(rtt+3*time.Millisecond)},
 		{"bursts", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{burst()}}, rtt + 30*time.Millisecond + 900*time.Microsecond},
 		{"bursts with gaps", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{burst(time.Second, 2*time.Second)}}, rtt + 30*time.Millisecond + 900*time.Microsecond + 9*time.Second},
 		{"the timeout", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{bulk(math.MaxUint64)}, Timeout: durationpb.New(7 * time.Second)}, 7 * time.Second},

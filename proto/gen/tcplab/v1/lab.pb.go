@@ -1657,7 +1657,7 @@ func (*Bulk_Duration) isBulk_Amount() {}
 
 // Transaction sends requests and reads replies, one after another, on one
 // connection. A transaction's latency runs from before its first write to
-// after the last byte of its reply.
+// after the last byte of its reply; with a rate, from when it was due.
 type Transaction struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Sizes in bytes of the successive writes that make one request; at least one. Each
@@ -1671,7 +1671,12 @@ type Transaction struct {
 	// What the client waits between a reply and the next request. Default 0.
 	ThinkTime *durationpb.Duration `protobuf:"bytes,4,opt,name=think_time,json=thinkTime,proto3" json:"think_time,omitempty"`
 	// What the server waits between a request and its reply. Default 0.
-	ServerTime    *durationpb.Duration `protobuf:"bytes,5,opt,name=server_time,json=serverTime,proto3" json:"server_time,omitempty"`
+	ServerTime *durationpb.Duration `protobuf:"bytes,5,opt,name=server_time,json=serverTime,proto3" json:"server_time,omitempty"`
+	// Requests a second at which transactions are due, from when the connection stands
+	// (an open loop): one that is due while another is under way begins late, and its latency counts
+	// from when it was due all the same. 0: each begins when the one before has
+	// ended (a closed loop). Up to 1e6; not together with think_time.
+	Rate          float64 `protobuf:"fixed64,6,opt,name=rate,proto3" json:"rate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1739,6 +1744,13 @@ func (x *Transaction) GetServerTime() *durationpb.Duration {
 		return x.ServerTime
 	}
 	return nil
+}
+
+func (x *Transaction) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
 }
 
 // SocketOptions are set on both ends of a flow's connections before they
@@ -2217,7 +2229,7 @@ const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\x04Bulk\x12\x1f\n" +
 	"\x05bytes\x18\x01 \x01(\x04B\a\xbaH\x042\x02(\x01H\x00R\x05bytes\x12G\n" +
 	"\bduration\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x05*\x00H\x00R\bdurationB\x0f\n" +
-	"\x06amount\x12\x05\xbaH\x02\b\x01\"\x88\x02\n" +
+	"\x06amount\x12\x05\xbaH\x02\b\x01\"\xb5\x02\n" +
 	"\vTransaction\x12.\n" +
 	"\x06writes\x18\x01 \x03(\rB\x16\xbaH\x13\x92\x01\x10\b\x01\x10\xe8\a\"\t*\a\x18\x80\x80\x80\b(\x01R\x06writes\x12\x1d\n" +
 	"\x05reply\x18\x02 \x01(\x04B\a\xbaH\x042\x02(\x01R\x05reply\x12 \n" +
@@ -2226,7 +2238,8 @@ const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\n" +
 	"think_time\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\tthinkTime\x12D\n" +
 	"\vserver_time\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\n" +
-	"serverTime\"\x9f\x06\n" +
+	"serverTime\x12+\n" +
+	"\x04rate\x18\x06 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\x04rate\"\x9f\x06\n" +
 	"\rSocketOptions\x12\x1e\n" +
 	"\bno_delay\x18\x01 \x01(\bH\x00R\anoDelay\x88\x01\x01\x12'\n" +
 	"\n" +

@@ -765,7 +765,11 @@ type FlowResult struct {
 	// Empty where the flow did all it should; else what stopped it.
 	Error string `protobuf:"bytes,10,opt,name=error,proto3" json:"error,omitempty"`
 	// Each write of a burst, in their order.
-	Writes        []*WriteTiming `protobuf:"bytes,11,rep,name=writes,proto3" json:"writes,omitempty"`
+	Writes []*WriteTiming `protobuf:"bytes,11,rep,name=writes,proto3" json:"writes,omitempty"`
+	// Latency of each transaction of an open loop from when it in fact began, as a closed loop
+	// would count it: it leaves out how long a request waited for the ones before
+	// (coordinated omission). Unset for all other flows.
+	Uncorrected   *LatencySummary `protobuf:"bytes,12,opt,name=uncorrected,proto3" json:"uncorrected,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -873,6 +877,13 @@ func (x *FlowResult) GetError() string {
 func (x *FlowResult) GetWrites() []*WriteTiming {
 	if x != nil {
 		return x.Writes
+	}
+	return nil
+}
+
+func (x *FlowResult) GetUncorrected() *LatencySummary {
+	if x != nil {
+		return x.Uncorrected
 	}
 	return nil
 }
@@ -1737,7 +1748,7 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\treordered\x18\n" +
 	" \x01(\x04R\treordered\x12\x14\n" +
 	"\x05early\x18\v \x01(\x04R\x05early\x12\x16\n" +
-	"\x06queued\x18\f \x01(\rR\x06queued\"\x98\x03\n" +
+	"\x06queued\x18\f \x01(\rR\x06queued\"\xd5\x03\n" +
 	"\n" +
 	"FlowResult\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
@@ -1752,7 +1763,8 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\rsamples_count\x18\t \x01(\x04R\fsamplesCount\x12\x14\n" +
 	"\x05error\x18\n" +
 	" \x01(\tR\x05error\x12.\n" +
-	"\x06writes\x18\v \x03(\v2\x16.tcplab.v1.WriteTimingR\x06writes\"\xe9\x01\n" +
+	"\x06writes\x18\v \x03(\v2\x16.tcplab.v1.WriteTimingR\x06writes\x12;\n" +
+	"\vuncorrected\x18\f \x01(\v2\x19.tcplab.v1.LatencySummaryR\vuncorrected\"\xe9\x01\n" +
 	"\vWriteTiming\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\x12)\n" +
 	"\x02at\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x02at\x123\n" +
@@ -1913,34 +1925,35 @@ var file_tcplab_v1_trial_proto_depIdxs = []int32{
 	10, // 22: tcplab.v1.FlowResult.connect:type_name -> tcplab.v1.LatencySummary
 	10, // 23: tcplab.v1.FlowResult.latency:type_name -> tcplab.v1.LatencySummary
 	9,  // 24: tcplab.v1.FlowResult.writes:type_name -> tcplab.v1.WriteTiming
-	19, // 25: tcplab.v1.WriteTiming.at:type_name -> google.protobuf.Duration
-	19, // 26: tcplab.v1.WriteTiming.blocked:type_name -> google.protobuf.Duration
-	19, // 27: tcplab.v1.WriteTiming.first:type_name -> google.protobuf.Duration
-	19, // 28: tcplab.v1.WriteTiming.latency:type_name -> google.protobuf.Duration
-	19, // 29: tcplab.v1.LatencySummary.min:type_name -> google.protobuf.Duration
-	19, // 30: tcplab.v1.LatencySummary.mean:type_name -> google.protobuf.Duration
-	19, // 31: tcplab.v1.LatencySummary.p50:type_name -> google.protobuf.Duration
-	19, // 32: tcplab.v1.LatencySummary.p90:type_name -> google.protobuf.Duration
-	19, // 33: tcplab.v1.LatencySummary.p99:type_name -> google.protobuf.Duration
-	19, // 34: tcplab.v1.LatencySummary.max:type_name -> google.protobuf.Duration
-	13, // 35: tcplab.v1.FlowEnd.tcp_info:type_name -> tcplab.v1.TcpInfo
-	12, // 36: tcplab.v1.FlowEnd.cwnd_series:type_name -> tcplab.v1.CwndChange
-	22, // 37: tcplab.v1.FlowEnd.socket:type_name -> tcplab.v1.SocketOptions
-	19, // 38: tcplab.v1.CwndChange.at:type_name -> google.protobuf.Duration
-	19, // 39: tcplab.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
-	19, // 40: tcplab.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
-	19, // 41: tcplab.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
-	19, // 42: tcplab.v1.TcpInfo.rttvar:type_name -> google.protobuf.Duration
-	19, // 43: tcplab.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
-	19, // 44: tcplab.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
-	19, // 45: tcplab.v1.TcpInfo.rwnd_limited:type_name -> google.protobuf.Duration
-	19, // 46: tcplab.v1.TcpInfo.sndbuf_limited:type_name -> google.protobuf.Duration
-	16, // 47: tcplab.v1.NodeCounters.values:type_name -> tcplab.v1.NodeCounters.ValuesEntry
-	48, // [48:48] is the sub-list for method output_type
-	48, // [48:48] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	10, // 25: tcplab.v1.FlowResult.uncorrected:type_name -> tcplab.v1.LatencySummary
+	19, // 26: tcplab.v1.WriteTiming.at:type_name -> google.protobuf.Duration
+	19, // 27: tcplab.v1.WriteTiming.blocked:type_name -> google.protobuf.Duration
+	19, // 28: tcplab.v1.WriteTiming.first:type_name -> google.protobuf.Duration
+	19, // 29: tcplab.v1.WriteTiming.latency:type_name -> google.protobuf.Duration
+	19, // 30: tcplab.v1.LatencySummary.min:type_name -> google.protobuf.Duration
+	19, // 31: tcplab.v1.LatencySummary.mean:type_name -> google.protobuf.Duration
+	19, // 32: tcplab.v1.LatencySummary.p50:type_name -> google.protobuf.Duration
+	19, // 33: tcplab.v1.LatencySummary.p90:type_name -> google.protobuf.Duration
+	19, // 34: tcplab.v1.LatencySummary.p99:type_name -> google.protobuf.Duration
+	19, // 35: tcplab.v1.LatencySummary.max:type_name -> google.protobuf.Duration
+	13, // 36: tcplab.v1.FlowEnd.tcp_info:type_name -> tcplab.v1.TcpInfo
+	12, // 37: tcplab.v1.FlowEnd.cwnd_series:type_name -> tcplab.v1.CwndChange
+	22, // 38: tcplab.v1.FlowEnd.socket:type_name -> tcplab.v1.SocketOptions
+	19, // 39: tcplab.v1.CwndChange.at:type_name -> google.protobuf.Duration
+	19, // 40: tcplab.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
+	19, // 41: tcplab.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
+	19, // 42: tcplab.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
+	19, // 43: tcplab.v1.TcpInfo.rttvar:type_name -> google.protobuf.Duration
+	19, // 44: tcplab.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
+	19, // 45: tcplab.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
+	19, // 46: tcplab.v1.TcpInfo.rwnd_limited:type_name -> google.protobuf.Duration
+	19, // 47: tcplab.v1.TcpInfo.sndbuf_limited:type_name -> google.protobuf.Duration
+	16, // 48: tcplab.v1.NodeCounters.values:type_name -> tcplab.v1.NodeCounters.ValuesEntry
+	49, // [49:49] is the sub-list for method output_type
+	49, // [49:49] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_trial_proto_init() }
