@@ -16,7 +16,7 @@ type socketSpec struct {
 	At            *node          `yaml:"-"`
 	NoDelay       *toggle        `yaml:"no_delay" jsonschema_description:"TCP_NODELAY. Default true; false leaves Nagle's algorithm on."`
 	Cork          *toggle        `yaml:"cork" jsonschema_description:"TCP_CORK from before the first write of a message until after its last. Default false."`
-	QuickAck      *toggle        `yaml:"quick_ack" jsonschema_description:"TCP_QUICKACK before each read: true acknowledges at once, false delays from the first on. Default: the kernel decides."`
+	QuickAck      *toggle        `yaml:"quick_ack" jsonschema_description:"TCP_QUICKACK before each read: true acknowledges at once, false waits for data to go with. Default: the kernel decides."`
 	Congestion    string         `yaml:"congestion" jsonschema_description:"Congestion control (TCP_CONGESTION): reno, cubic, bbr. Default: the kernel's."`
 	SendBuffer    *size          `yaml:"send_buffer" jsonschema_description:"SO_SNDBUF in bytes; the kernel doubles it and stops tuning. Default: tuned."`
 	ReceiveBuffer *size          `yaml:"receive_buffer" jsonschema_description:"SO_RCVBUF in bytes; the kernel doubles it and stops tuning. Default: tuned."`

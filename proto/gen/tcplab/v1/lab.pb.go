@@ -1775,8 +1775,10 @@ type SocketOptions struct {
 	// most 200 ms (net/ipv4/tcp_output.c). Default false.
 	Cork bool `protobuf:"varint,6,opt,name=cork,proto3" json:"cork,omitempty"`
 	// TCP_QUICKACK, set again before each read, for the kernel forgets it: true acknowledges
-	// at once, false delays acknowledgements from the first on. Unset: the
-	// kernel decides.
+	// at once, false lets the acknowledgement wait for data to go with. What comes before the
+	// first read may be acknowledged at once all the same, and so may what comes after a
+	// delayed acknowledgement has gone without data (tcp_delack_timer_handler in
+	// net/ipv4/tcp_timer.c ends the waiting). Unset: the kernel decides.
 	QuickAck *bool `protobuf:"varint,7,opt,name=quick_ack,json=quickAck,proto3,oneof" json:"quick_ack,omitempty"`
 	// TCP_NOTSENT_LOWAT: bytes not yet sent from which on a write waits, up to
 	// 1 GiB. 0: the node's net.ipv4.tcp_notsent_lowat, by default unlimited.
