@@ -37,15 +37,21 @@ func changedLive(ctx context.Context, b *Bench) (_ string, err error) {
 	if _, err := b.must(ctx, "up", file, "--name", "live"); err != nil {
 		return "", err
 	}
+	defer func() {
+		if err != nil {
+			// What was to be measured has failed; that it is taken away is all that is left to do.
+			_, _ = b.Run(context.WithoutCancel(ctx), "down", "live")
+		}
+	}()
 	server, err := b.begin(ctx, "exec", "live", "server", "--", "iperf3", "--server", "--one-off")
 	if err != nil {
 		return "", err
 	}
 	defer server.end()
-	// The server listens when a client gets an answer.
+	// Port 5201 in the state LISTEN.
 	var client Result
 	deadline := time.Now().Add(10 * time.Second)
-	for probe := 1; ; probe++ {
+	for {
 		listening, err := b.Run(ctx, "exec", "live", "server", "--", "/bin/sh", "-c", "cat /proc/net/tcp /proc/net/tcp6 | grep -q ':1451 .* 0A '")
 		if err != nil {
 			return "", err
