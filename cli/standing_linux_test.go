@@ -306,7 +306,8 @@ func TestExecOnTerminal(t *testing.T) {
 }
 
 // A change of a link costs no packet: what iperf3 sends over it while it is changed again and
-// again comes out, all of it.
+// again comes out, all of it. When a delay gets shorter, all that was held comes at once: no more of it
+// than iperf3's receive buffer takes (208 KiB, some 90 of these).
 func TestChangeLosesNothing(t *testing.T) {
 	need.TUN(t)
 	need.Command(t, "iperf3")
@@ -314,7 +315,7 @@ func TestChangeLosesNothing(t *testing.T) {
 	stand(t, s, shapedLab)
 	server := s.start(t, "exec", "shaped", "server", "--", "sh", "-c", "iperf3 -s -1 --forceflush >&2")
 	server.await(t, "Server listening")
-	client := s.start(t, "exec", "shaped", "client", "--", "iperf3", "-u", "-c", "server", "-b", "20M", "-l", "1200", "-t", "3", "-J")
+	client := s.start(t, "exec", "shaped", "client", "--", "iperf3", "-u", "-c", "server", "-b", "10M", "-l", "1200", "-t", "3", "-J")
 	sent := func() uint64 {
 		stdout, _ := s.start(t, "link", "show", "shaped", "-o", "json").end(t, exitOK)
 		links := &tcplabv1.ListLinksResponse{}
@@ -325,7 +326,7 @@ func TestChangeLosesNothing(t *testing.T) {
 	}
 	eventually(t, "traffic flows", func() bool { return sent() > 200 })
 	changes := [][]string{
-		{"forward.delay=80ms", "backward.rate=50Mbit"},
+		{"forward.delay=40ms", "backward.rate=50Mbit"},
 		{"rtt=2ms"},
 		{"forward.rate=30Mbit"},
 		{"forward.delay=20ms", "backward.loss=0"},
@@ -353,7 +354,7 @@ func TestChangeLosesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	lost := result.End.Sum.LostPackets
-	if lost == nil || *lost != 0 || result.End.Sum.Packets < 5000 {
+	if lost == nil || *lost != 0 || result.End.Sum.Packets < 2500 {
 		t.Errorf("iperf3 lost %v of %d packets\n%s", lost, result.End.Sum.Packets, stdout)
 	} else {
 		t.Logf("%d changes under %d packets lost none", len(changes), result.End.Sum.Packets)
