@@ -79,7 +79,7 @@ func (d *deployment) build(ctx context.Context) (err error) {
 			"build lab %s: %w", d.lab.GetName(), err)
 	}
 	d.reports = d.unmeasured()
-	if err := d.readBack(d.reports); err != nil {
+	if err := d.readBack(d.allLinks(), d.reports); err != nil {
 		return errors.Join(err, d.standing.Close(), d.engines.Close())
 	}
 	d.response = &tcplabv1.ApplyResponse{Nodes: d.nodes(), Links: d.reports, EngineReasons: d.choice.reasons}
@@ -211,9 +211,9 @@ func (d *deployment) occupy(use string) (release func(), err error) {
 	}, nil
 }
 
-// hold keeps the host's own packets out of the links at its interfaces, until
+// hold keeps the host's own packets out of those of the links that are at its interfaces, until
 // resume: a link is measured idle.
-func (d *deployment) hold() (resume func() error, err error) {
+func (d *deployment) hold(links []int) (resume func() error, err error) {
 	var releases []func() error
 	resume = func() error {
 		var errs []error
@@ -222,8 +222,8 @@ func (d *deployment) hold() (resume func() error, err error) {
 		}
 		return errors.Join(errs...)
 	}
-	for _, l := range d.standing.Links {
-		at, ok := l.(*nic.Link)
+	for _, i := range links {
+		at, ok := d.standing.Links[i].(*nic.Link)
 		if !ok {
 			continue
 		}

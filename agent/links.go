@@ -26,21 +26,9 @@ func (d *deployment) readLinks(names []string) ([]*tcplabv1.LinkReport, error) {
 		return nil, err
 	}
 	defer leave()
-	var which []int
-	for _, name := range names {
-		i, err := d.linkNamed(name)
-		if err != nil {
-			return nil, err
-		}
-		which = append(which, i)
-	}
-	slices.Sort(which)
-	which = slices.Compact(which)
-	if len(names) == 0 {
-		which = make([]int, len(d.plan.Links))
-		for i := range which {
-			which[i] = i
-		}
+	which, err := d.linksNamed(names)
+	if err != nil {
+		return nil, err
 	}
 	var all []*tcplabv1.LinkReport
 	for _, i := range which {
@@ -74,6 +62,33 @@ func (d *deployment) readLink(i int) ([]*tcplabv1.LinkReport, error) {
 		reports[way][0].Counters = countersMessage(c)
 	}
 	return append(reports[0], reports[1]...), nil
+}
+
+// linksNamed are the indices of the links with the names, in the lab's order, or of all where none is
+// named.
+func (d *deployment) linksNamed(names []string) ([]int, error) {
+	if len(names) == 0 {
+		return d.allLinks(), nil
+	}
+	var which []int
+	for _, name := range names {
+		i, err := d.linkNamed(name)
+		if err != nil {
+			return nil, err
+		}
+		which = append(which, i)
+	}
+	slices.Sort(which)
+	return slices.Compact(which), nil
+}
+
+// allLinks are the indices of all links.
+func (d *deployment) allLinks() []int {
+	all := make([]int, len(d.plan.Links))
+	for i := range all {
+		all[i] = i
+	}
+	return all
 }
 
 // linkNamed is the index of a link.

@@ -129,14 +129,14 @@ func (d *deployment) restore() error {
 	return nil
 }
 
-// rearm has all links start anew: with the shapes before any schedule, random generators, numbers of
+// rearm has links start anew: with the shapes before any schedule, random generators, numbers of
 // packets, traces and counters.
-func (d *deployment) rearm() error {
+func (d *deployment) rearm(links []int) error {
 	if err := d.restore(); err != nil {
 		return err
 	}
-	for i, l := range d.standing.Links {
-		if err := l.Rearm(); err != nil {
+	for _, i := range links {
+		if err := d.standing.Links[i].Rearm(); err != nil {
 			return fmt.Errorf("re-arm link %s: %w", d.plan.Links[i].Name, err)
 		}
 	}

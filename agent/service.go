@@ -47,7 +47,7 @@ func (s *service) Verify(ctx context.Context, r *tcplabv1.VerifyRequest) (*tcpla
 	if err != nil {
 		return nil, err
 	}
-	links, err := d.verify(ctx, r.GetLimit().AsDuration())
+	links, err := d.verify(ctx, r.GetLinks(), r.GetLimit().AsDuration())
 	if err != nil {
 		return nil, err
 	}

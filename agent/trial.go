@@ -203,7 +203,7 @@ func (a *agent) measure(ctx context.Context, t *trial, kept *spool.Trial) (_ *tc
 		err = errors.Join(err, storeErr)
 	}()
 	// What an earlier trial drew of the random generators and counted is not this one's.
-	if err := d.rearm(); err != nil {
+	if err := d.rearm(d.allLinks()); err != nil {
 		return result, err
 	}
 	before, err := d.counters()

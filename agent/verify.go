@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -52,60 +53,67 @@ func (d *deployment) place(reports []*tcplabv1.LinkReport, at, direction int) []
 	return nil
 }
 
-// verify measures the links, reads them back and re-arms them. No link takes longer than the
-// limit; 0: as long as before a trial.
-func (d *deployment) verify(ctx context.Context, limit time.Duration) (_ []*tcplabv1.LinkReport, err error) {
+// verify measures the links with the names, or all where none is named, reads them back and re-arms
+// them. No link takes longer than the limit; 0: as long as before a trial. Where it ends early the
+// links start anew all the same, and so do schedules.
+func (d *deployment) verify(ctx context.Context, names []string, limit time.Duration) (_ []*tcplabv1.LinkReport, err error) {
 	release, err := d.occupy("a verification")
 	if err != nil {
 		return nil, err
 	}
 	defer release()
+	links, err := d.linksNamed(names)
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := d.during(ctx)
 	defer cancel()
 	again := d.schedules.playing != nil
 	if err := d.restore(); err != nil {
 		return nil, err
 	}
-	resume, err := d.hold()
+	if again {
+		defer func() { err = errors.Join(err, d.playStanding()) }()
+	}
+	resume, err := d.hold(links)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, resume()) }()
-	specs := make([]link.Spec, len(d.plan.Links))
-	for i := range specs {
-		specs[i] = d.standing.Spec(i)
+	specs := make([]link.Spec, len(links))
+	for n, i := range links {
+		specs[n] = d.standing.Spec(i)
 	}
 	measured, err := verify.Links(ctx, specs, verify.Options{
 		Limit:    limit,
-		Counters: func(i int) ([2]link.Counters, error) { return d.standing.Links[i].Counters() },
-		Rearm:    func(i int) error { return d.standing.Links[i].Rearm() },
+		Counters: func(n int) ([2]link.Counters, error) { return d.standing.Links[links[n]].Counters() },
+		Rearm:    func(n int) error { return d.standing.Links[links[n]].Rearm() },
 	})
 	if err != nil {
-		return nil, fmt.Errorf("verify deployment %s: %w", d.id, err)
+		err = fmt.Errorf("verify deployment %s: %w", d.id, err)
 	}
-	if err := d.rearm(); err != nil {
+	if err := errors.Join(err, d.rearm(links)); err != nil {
 		return nil, err
 	}
-	reports := d.unmeasured()
-	for i, report := range measured {
+	fresh := d.unmeasured()
+	for n, report := range measured {
 		for way, direction := range report.Directions {
-			for n, r := range d.place(reports, i, way) {
-				judge(r, direction[n])
+			for at, r := range d.place(fresh, links[n], way) {
+				judge(r, direction[at])
 			}
 		}
 	}
 	d.mu.Lock()
-	err = d.readBack(reports)
-	if err == nil {
-		d.reports = reports
-	}
-	d.mu.Unlock()
-	if err != nil {
+	defer d.mu.Unlock()
+	if err := d.readBack(links, fresh); err != nil {
 		return nil, err
 	}
-	if again {
-		if err := d.playStanding(); err != nil {
-			return nil, err
+	d.reports = slices.Clone(d.reports) // others may have the one before
+	var reports []*tcplabv1.LinkReport
+	for _, i := range links {
+		for way := range 2 {
+			reports = append(reports, d.place(fresh, i, way)...)
+			copy(d.place(d.reports, i, way), d.place(fresh, i, way))
 		}
 	}
 	return reports, nil
@@ -135,9 +143,9 @@ func judge(r *tcplabv1.LinkReport, s verify.Stream) {
 	r.Detail = strings.Join(details, "; ")
 }
 
-// readBack enters what is in force of each link, and what of it is not as asked, which fails it.
-func (d *deployment) readBack(reports []*tcplabv1.LinkReport) error {
-	for i := range d.standing.Links {
+// readBack enters what is in force of the links, and what of it is not as asked, which fails it.
+func (d *deployment) readBack(links []int, reports []*tcplabv1.LinkReport) error {
+	for _, i := range links {
 		if err := d.readBackLink(i, [2][]*tcplabv1.LinkReport{d.place(reports, i, 0), d.place(reports, i, 1)}); err != nil {
 			return err
 		}

@@ -1,15 +1,18 @@
 package agent
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/tcplab/tcplab/agent/link"
 	"github.com/tcplab/tcplab/agent/topology"
+	"github.com/tcplab/tcplab/internal/rpcerr"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
 
@@ -90,6 +93,78 @@ func TestScheduleIsPlayedInEachTrial(t *testing.T) {
 	}
 }
 
+// What one link is verified for leaves the others alone, and a verification that nobody waits for leaves the
+// link as one that ended.
+func TestVerifyOneLink(t *testing.T) {
+	r := start(t, t.TempDir())
+	shape := func() *tcplabv1.Direction {
+		return &tcplabv1.Direction{Shape: &tcplabv1.Shape{Delay: durationpb.New(2 * time.Millisecond), Loss: 1e-5}, Seed: 1}
+	}
+	lab := complete(t, &tcplabv1.Lab{
+		Name:  "three-nodes",
+		Nodes: []*tcplabv1.Node{{Name: "client"}, {Name: "server"}, {Name: "other"}},
+		Links: []*tcplabv1.Link{
+			{Name: "used", A: &tcplabv1.LinkEnd{Node: "client"}, B: &tcplabv1.LinkEnd{Node: "server"}, Forward: shape(), Backward: shape()},
+			{Name: "idle", A: &tcplabv1.LinkEnd{Node: "server"}, B: &tcplabv1.LinkEnd{Node: "other"}, Forward: shape(), Backward: shape()},
+		},
+		Experiments: experimentsOf([]*tcplabv1.Flow{requests("get", 5)}),
+	})
+	r.apply(t, "d", lab)
+	r.startTrial(t, "d", "t")
+	if ended := r.watch(t, "t", nil); ended.GetFailure() != "" {
+		t.Fatal(ended.GetFailure())
+	}
+	received := func(link string) uint64 {
+		t.Helper()
+		read, err := r.ReadLinks(r.ctx, &tcplabv1.ReadLinksRequest{DeploymentId: "d", Links: []string{link}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return read.GetLinks()[0].GetCounters().GetReceived()
+	}
+	before := received("used")
+	verified, err := r.Verify(r.ctx, &tcplabv1.VerifyRequest{DeploymentId: "d", Links: []string{"idle"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if links := verified.GetLinks(); len(links) != 2 || links[0].GetName() != "idle" || links[1].GetName() != "idle" || links[0].GetMeasured() == nil {
+		t.Errorf("verified was %v", links)
+	}
+	read, err := r.ReadLinks(r.ctx, &tcplabv1.ReadLinksRequest{DeploymentId: "d"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if links := read.GetLinks(); links[0].GetMeasured() != nil || links[2].GetMeasured() == nil {
+		t.Errorf("what was measured is told of others: %v", links)
+	}
+	if now := received("used"); before == 0 || now != before {
+		t.Errorf("the link that was not asked for had %d frames before, and %d after", before, now)
+	}
+	_, err = r.Verify(r.ctx, &tcplabv1.VerifyRequest{DeploymentId: "d", Links: []string{"idle", "none"}})
+	if e := rpcerr.From(err); e == nil || e.Code != codes.NotFound || !strings.Contains(e.Message, "no link none") {
+		t.Errorf("a link that there is not: %v", err)
+	}
+
+	ctx, cancel := context.WithCancel(r.ctx)
+	defer cancel()
+	gaveUp := make(chan error, 1)
+	go func() {
+		_, err := r.Verify(ctx, &tcplabv1.VerifyRequest{DeploymentId: "d", Links: []string{"used"}, Limit: durationpb.New(time.Minute)})
+		gaveUp <- err
+	}()
+	for received("used") == before { // the probes' are seen, or that it was re-armed for them
+	}
+	cancel()
+	if err := <-gaveUp; rpcerr.From(err) == nil || rpcerr.From(err).Code != codes.Canceled {
+		t.Errorf("given up: %v", err)
+	}
+	for received("used") != 0 { // the agent ends it behind the call, until the test's own deadline
+	}
+	if again, err := r.StartTrial(r.ctx, &tcplabv1.StartTrialRequest{DeploymentId: "d", TrialId: "t.1"}); err != nil && rpcerr.From(err).Reason != rpcerr.Busy {
+		t.Errorf("a trial behind it: %v, %v", again, err)
+	}
+}
+
 // off is a link that has in force what it is told.
 type off struct {
 	link.Link // for what nothing here calls
@@ -119,7 +194,7 @@ func TestDriftFailsTheLink(t *testing.T) {
 	if len(reports) != 4 {
 		t.Fatalf("%d reports of two directions with a path each", len(reports))
 	}
-	if err := d.readBack(reports); err != nil {
+	if err := d.readBack([]int{0}, reports); err != nil {
 		t.Fatal(err)
 	}
 	for i, r := range reports {

@@ -319,7 +319,10 @@ type VerifyRequest struct {
 	DeploymentId string `protobuf:"bytes,2,opt,name=deployment_id,json=deploymentId,proto3" json:"deployment_id,omitempty"`
 	// The most time that one link may take, 100 ms to 10 min. Measuring takes what it needs to prove what
 	// was asked, up to this; what is left then is unproven. Default 1 s.
-	Limit         *durationpb.Duration `protobuf:"bytes,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	Limit *durationpb.Duration `protobuf:"bytes,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	// The links' names; none: all. Others are neither probed nor re-armed; their schedules begin anew all
+	// the same, for those of a deployment have one beginning.
+	Links         []string `protobuf:"bytes,4,rep,name=links,proto3" json:"links,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -375,10 +378,18 @@ func (x *VerifyRequest) GetLimit() *durationpb.Duration {
 	return nil
 }
 
+func (x *VerifyRequest) GetLinks() []string {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
 // VerifyResponse carries the measured links.
 type VerifyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// One entry for each direction of each link, followed by one for each path of it.
+	// One entry for each direction of each link that was asked for, in the lab's order, followed by one for
+	// each path of it.
 	Links         []*LinkReport `protobuf:"bytes,1,rep,name=links,proto3" json:"links,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1753,11 +1764,12 @@ const file_tcplab_v1_agent_service_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
 	"netns_path\x18\x02 \x01(\tR\tnetnsPath\x12\x1c\n" +
-	"\taddresses\x18\x03 \x03(\tR\taddresses\"\x96\x01\n" +
+	"\taddresses\x18\x03 \x03(\tR\taddresses\"\xb7\x01\n" +
 	"\rVerifyRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12,\n" +
 	"\rdeployment_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\fdeploymentId\x12C\n" +
-	"\x05limit\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x03\b\xd8\x042\x05\x10\x80\xc2\xd7/R\x05limit\"=\n" +
+	"\x05limit\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x03\b\xd8\x042\x05\x10\x80\xc2\xd7/R\x05limit\x12\x1f\n" +
+	"\x05links\x18\x04 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80@R\x05links\"=\n" +
 	"\x0eVerifyResponse\x12+\n" +
 	"\x05links\x18\x01 \x03(\v2\x15.tcplab.v1.LinkReportR\x05links\"a\n" +
 	"\x10ReadLinksRequest\x12,\n" +

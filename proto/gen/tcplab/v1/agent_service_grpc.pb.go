@@ -54,9 +54,10 @@ type AgentServiceClient interface {
 	// contradicts itself, FAILED_PRECONDITION where this host cannot carry it,
 	// ALREADY_EXISTS where the ID stands with another lab.
 	Apply(ctx context.Context, in *ApplyRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
-	// Verify measures each direction of each link of a deployment, and each path of
+	// Verify measures each direction of links of a deployment, and each path of
 	// it, reads it back, and re-arms the links: random generators, numbers of packets, traces, schedules
-	// and counters start anew.
+	// and counters start anew, also where the call ends early. Errors: NOT_FOUND for a link that there is
+	// not, FAILED_PRECONDITION where the deployment is in use.
 	Verify(ctx context.Context, in *VerifyRequest, opts ...grpc.CallOption) (*VerifyResponse, error)
 	// StartSchedules plays the links' schedules in a deployment that only stands, from now on. A
 	// verification lets them begin anew, and a trial plays them itself. A change that fails ends that
@@ -280,9 +281,10 @@ type AgentServiceServer interface {
 	// contradicts itself, FAILED_PRECONDITION where this host cannot carry it,
 	// ALREADY_EXISTS where the ID stands with another lab.
 	Apply(context.Context, *ApplyRequest) (*ApplyResponse, error)
-	// Verify measures each direction of each link of a deployment, and each path of
+	// Verify measures each direction of links of a deployment, and each path of
 	// it, reads it back, and re-arms the links: random generators, numbers of packets, traces, schedules
-	// and counters start anew.
+	// and counters start anew, also where the call ends early. Errors: NOT_FOUND for a link that there is
+	// not, FAILED_PRECONDITION where the deployment is in use.
 	Verify(context.Context, *VerifyRequest) (*VerifyResponse, error)
 	// StartSchedules plays the links' schedules in a deployment that only stands, from now on. A
 	// verification lets them begin anew, and a trial plays them itself. A change that fails ends that
