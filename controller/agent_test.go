@@ -43,6 +43,7 @@ type scriptedAgent struct {
 	labs     map[string]*tcplabv1.Lab // standing deployments
 	applied  []*tcplabv1.Lab          // all that ever stood
 	spool    map[string]bool          // results nobody acknowledged
+	verified *tcplabv1.VerifyRequest  // the last
 	renewals int
 	renewed  chan struct{} // closed at the third renewal; may be nil
 }
@@ -88,8 +89,9 @@ func dial(t *testing.T, listener *bufconn.Listener) *grpc.ClientConn {
 func (a *scriptedAgent) called(ctx context.Context, method string) error {
 	a.mu.Lock()
 	a.calls = append(a.calls, method)
+	block, err := a.block, a.errs[method]
 	a.mu.Unlock()
-	if a.block == method {
+	if block == method {
 		a.once.Do(func() { close(a.reached) })
 		select {
 		case <-a.release: // nil: never
@@ -97,7 +99,7 @@ func (a *scriptedAgent) called(ctx context.Context, method string) error {
 			return status.FromContextError(ctx.Err()).Err()
 		}
 	}
-	return a.errs[method]
+	return err
 }
 
 func (a *scriptedAgent) count(method string) int {
@@ -144,7 +146,10 @@ func (a *scriptedAgent) reports() []*tcplabv1.LinkReport {
 	return out
 }
 
-func (a *scriptedAgent) Verify(ctx context.Context, _ *tcplabv1.VerifyRequest) (*tcplabv1.VerifyResponse, error) {
+func (a *scriptedAgent) Verify(ctx context.Context, req *tcplabv1.VerifyRequest) (*tcplabv1.VerifyResponse, error) {
+	a.mu.Lock()
+	a.verified = req
+	a.mu.Unlock()
 	return &tcplabv1.VerifyResponse{Links: a.reports()}, a.called(ctx, "Verify")
 }
 

@@ -16,11 +16,12 @@ import (
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
 
-// Sizes of pages and the interval that a request leaves open.
+// Sizes of pages, the interval and the limit that a request leaves open.
 const (
 	defaultDeploymentsPage = 100
 	defaultLinksPage       = 1000
 	defaultWatchInterval   = time.Second
+	defaultVerifyLimit     = 30 * time.Second
 )
 
 // labService is LabService: convert, call, convert.
@@ -156,6 +157,19 @@ func (s *labService) UpdateLink(ctx context.Context, req *tcplabv1.UpdateLinkReq
 		return nil, err
 	}
 	return &tcplabv1.UpdateLinkResponse{Link: link}, nil
+}
+
+// VerifyLinks measures links.
+func (s *labService) VerifyLinks(ctx context.Context, req *tcplabv1.VerifyLinksRequest) (*tcplabv1.VerifyLinksResponse, error) {
+	limit := defaultVerifyLimit
+	if req.GetLimit() != nil {
+		limit = req.GetLimit().AsDuration()
+	}
+	links, err := s.deployments.Verify(ctx, req.GetDeployment(), req.GetLinks(), limit)
+	if err != nil {
+		return nil, err
+	}
+	return &tcplabv1.VerifyLinksResponse{Links: links}, nil
 }
 
 // Exec runs a program in a node.

@@ -284,6 +284,80 @@ func TestUpdateLink(t *testing.T) {
 	}
 }
 
+// Links are verified anew with the names and the time that were asked for, and what is found is told, a wrong link too.
+func TestVerifyLinks(t *testing.T) {
+	h := startLabs(t, newScriptedAgent())
+	if _, err := h.create(t, nil); err != nil {
+		t.Fatal(err)
+	}
+	h.agent.links[1].Verdict, h.agent.links[1].Detail = tcplabv1.LinkVerdict_LINK_VERDICT_FAILED, "delay: far off"
+	got, err := h.VerifyLinks(t.Context(), &tcplabv1.VerifyLinksRequest{Deployment: "office"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if asked := h.agent.verified; asked.GetDeploymentId() != "standing.office" || len(asked.GetLinks()) != 0 || asked.GetLimit().AsDuration() != 30*time.Second {
+		t.Errorf("the agent was asked for %v", asked)
+	}
+	if len(got.GetLinks()) != 1 || len(got.GetLinks()[0].GetReports()) != 2 || got.GetLinks()[0].GetReports()[1].GetDetail() != "delay: far off" || got.GetLinks()[0].GetEtag() == "" {
+		t.Errorf("found was %v", got)
+	}
+	if _, err := h.GetDeployment(t.Context(), &tcplabv1.GetDeploymentRequest{Name: "office"}); err != nil {
+		t.Errorf("a wrong link took the lab away: %v", err)
+	}
+	limit := durationpb.New(2 * time.Minute)
+	if _, err := h.VerifyLinks(t.Context(), &tcplabv1.VerifyLinksRequest{Deployment: "office", Links: []string{"client-server"}, Limit: limit}); err != nil {
+		t.Fatal(err)
+	}
+	if asked := h.agent.verified; len(asked.GetLinks()) != 1 || asked.GetLinks()[0] != "client-server" || !proto.Equal(asked.GetLimit(), limit) {
+		t.Errorf("the agent was asked for %v", asked)
+	}
+	calls := h.agent.count("Verify")
+	_, err = h.VerifyLinks(t.Context(), &tcplabv1.VerifyLinksRequest{Deployment: "office", Links: []string{"other"}})
+	wantError(t, err, codes.NotFound, rpcerr.NotFound, "deployment office has no link other")
+	_, err = h.VerifyLinks(t.Context(), &tcplabv1.VerifyLinksRequest{Deployment: "home"})
+	wantError(t, err, codes.NotFound, rpcerr.NotFound, "no deployment is called home")
+	_, err = h.VerifyLinks(t.Context(), &tcplabv1.VerifyLinksRequest{Deployment: "office", Limit: durationpb.New(time.Hour)})
+	wantError(t, err, codes.InvalidArgument, rpcerr.RequestInvalid, "")
+	if h.agent.count("Verify") != calls {
+		t.Error("the agent was asked for what is refused")
+	}
+	h.agent.mu.Lock() // leases are renewed all the while
+	h.agent.errs["Verify"] = rpcerr.New(codes.FailedPrecondition, rpcerr.Busy, "Wait.", "a verification is under way")
+	h.agent.mu.Unlock()
+	_, err = h.VerifyLinks(t.Context(), &tcplabv1.VerifyLinksRequest{Deployment: "office"})
+	wantError(t, err, codes.FailedPrecondition, rpcerr.Busy, "a verification is under way")
+}
+
+// Links can be read while they are verified, and one that was changed meanwhile has proven nothing.
+func TestChangeWhileVerified(t *testing.T) {
+	agent := newScriptedAgent()
+	agent.release = make(chan struct{})
+	h := startLabs(t, agent)
+	if _, err := h.create(t, nil); err != nil {
+		t.Fatal(err)
+	}
+	agent.mu.Lock() // leases are renewed all the while
+	agent.block = "Verify"
+	agent.mu.Unlock()
+	verified := make(chan error, 1)
+	go func() {
+		_, err := h.VerifyLinks(t.Context(), &tcplabv1.VerifyLinksRequest{Deployment: "office"})
+		verified <- err
+	}()
+	<-agent.reached
+	if _, err := h.ListLinks(t.Context(), &tcplabv1.ListLinksRequest{Deployment: "office"}); err != nil {
+		t.Error(err)
+	}
+	if _, err := h.UpdateLink(t.Context(), &tcplabv1.UpdateLinkRequest{
+		Deployment: "office", UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"forward.loss"}},
+		Link: &tcplabv1.DeployedLink{Name: "client-server", Forward: &tcplabv1.Direction{Shape: &tcplabv1.Shape{Loss: 0.5}}},
+	}); err != nil {
+		t.Error(err)
+	}
+	close(agent.release)
+	wantError(t, <-verified, codes.Aborted, rpcerr.Changed, "link client-server was changed while it was verified")
+}
+
 func TestWatchLinks(t *testing.T) {
 	h := startLabs(t, newScriptedAgent())
 	if _, err := h.create(t, nil); err != nil {

@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/tcplab/tcplab/internal/rpcerr"
@@ -78,10 +80,8 @@ func (s *Deployments) Links(ctx context.Context, name string, links []string) ([
 }
 
 func (s *Deployments) read(ctx context.Context, d *deployment, names []string) ([]*tcplabv1.DeployedLink, error) {
-	for _, name := range names {
-		if _, err := d.linkIndex(name); err != nil {
-			return nil, err
-		}
+	if err := d.haveLinks(names); err != nil {
+		return nil, err
 	}
 	// Whatever changes between the two is in neither or in both.
 	d.change.Lock()
@@ -90,11 +90,27 @@ func (s *Deployments) read(ctx context.Context, d *deployment, names []string) (
 	if err != nil {
 		return nil, agentError(err, "read the links of deployment %s", d.name)
 	}
+	links := d.links(names)
+	return links, withReports(links, read.GetLinks())
+}
+
+// links are those with the names, in the lab's order, or all where none is named, without reports.
+func (d *deployment) links(names []string) []*tcplabv1.DeployedLink {
 	links := d.copy().GetLinks()
 	if len(names) > 0 {
 		links = slices.DeleteFunc(links, func(l *tcplabv1.DeployedLink) bool { return !slices.Contains(names, l.GetName()) })
 	}
-	return links, withReports(links, read.GetLinks())
+	return links
+}
+
+// haveLinks refuses a name that no link has.
+func (d *deployment) haveLinks(names []string) error {
+	for _, name := range names {
+		if _, err := d.linkIndex(name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (d *deployment) linkIndex(name string) (int, error) {
@@ -111,6 +127,36 @@ func (d *deployment) linkIndex(name string) (int, error) {
 		remedy = "Its links are " + strings.Join(names, ", ") + "."
 	}
 	return i, rpcerr.New(codes.NotFound, rpcerr.NotFound, remedy, "deployment %s has no link %s", d.name, name)
+}
+
+// Verify measures links of a deployment, none for longer than the limit, and says what was found, in the
+// lab's order; without names all. From then on it is what reading them tells.
+func (s *Deployments) Verify(ctx context.Context, name string, links []string, limit time.Duration) ([]*tcplabv1.DeployedLink, error) {
+	d, err := s.find(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.haveLinks(links); err != nil {
+		return nil, err
+	}
+	// That takes too long to keep everybody from reading links meanwhile: the agent itself refuses
+	// changes then, and one just before or after it shows.
+	before := d.links(links)
+	verified, err := s.cfg.Agent.Verify(ctx, &tcplabv1.VerifyRequest{
+		Term: s.cfg.Term, DeploymentId: d.id(), Links: links, Limit: durationpb.New(limit),
+	})
+	if err != nil {
+		return nil, agentError(err, "verify the links of deployment %s", d.name)
+	}
+	d.change.Lock()
+	now := d.links(links)
+	d.change.Unlock()
+	for i, l := range now {
+		if l.GetEtag() != before[i].GetEtag() {
+			return nil, rpcerr.New(codes.Aborted, rpcerr.Changed, "Verify it again.", "link %s was changed while it was verified", l.GetName())
+		}
+	}
+	return now, withReports(now, verified.GetLinks())
 }
 
 // Update changes a link, whole or not at all.

@@ -1103,6 +1103,117 @@ func (x *UpdateLinkResponse) GetLink() *DeployedLink {
 	return nil
 }
 
+// VerifyLinksRequest names links.
+type VerifyLinksRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The deployment's name.
+	Deployment string `protobuf:"bytes,1,opt,name=deployment,proto3" json:"deployment,omitempty"`
+	// The links' names. Default: all.
+	Links []string `protobuf:"bytes,2,rep,name=links,proto3" json:"links,omitempty"`
+	// The most time that one link may take, 100 ms to 10 min; several are measured at a time. What is
+	// not proven then is unproven. Default 30 s.
+	Limit         *durationpb.Duration `protobuf:"bytes,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyLinksRequest) Reset() {
+	*x = VerifyLinksRequest{}
+	mi := &file_tcplab_v1_lab_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyLinksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyLinksRequest) ProtoMessage() {}
+
+func (x *VerifyLinksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_lab_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyLinksRequest.ProtoReflect.Descriptor instead.
+func (*VerifyLinksRequest) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_lab_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *VerifyLinksRequest) GetDeployment() string {
+	if x != nil {
+		return x.Deployment
+	}
+	return ""
+}
+
+func (x *VerifyLinksRequest) GetLinks() []string {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
+func (x *VerifyLinksRequest) GetLimit() *durationpb.Duration {
+	if x != nil {
+		return x.Limit
+	}
+	return nil
+}
+
+// VerifyLinksResponse carries the measured links.
+type VerifyLinksResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The links, in the lab's order, their reports as measured, judged and read back, without counters.
+	Links         []*DeployedLink `protobuf:"bytes,1,rep,name=links,proto3" json:"links,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyLinksResponse) Reset() {
+	*x = VerifyLinksResponse{}
+	mi := &file_tcplab_v1_lab_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyLinksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyLinksResponse) ProtoMessage() {}
+
+func (x *VerifyLinksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_lab_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyLinksResponse.ProtoReflect.Descriptor instead.
+func (*VerifyLinksResponse) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_lab_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *VerifyLinksResponse) GetLinks() []*DeployedLink {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
 // ExecRequest is one input of a program in a deployment.
 type ExecRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1116,7 +1227,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_tcplab_v1_lab_service_proto_msgTypes[18]
+	mi := &file_tcplab_v1_lab_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1128,7 +1239,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_lab_service_proto_msgTypes[18]
+	mi := &file_tcplab_v1_lab_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1141,7 +1252,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_lab_service_proto_rawDescGZIP(), []int{18}
+	return file_tcplab_v1_lab_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ExecRequest) GetDeployment() string {
@@ -1169,7 +1280,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_tcplab_v1_lab_service_proto_msgTypes[19]
+	mi := &file_tcplab_v1_lab_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1181,7 +1292,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_lab_service_proto_msgTypes[19]
+	mi := &file_tcplab_v1_lab_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1194,7 +1305,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_lab_service_proto_rawDescGZIP(), []int{19}
+	return file_tcplab_v1_lab_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ExecResponse) GetOutput() *ProgramOutput {
@@ -1286,14 +1397,22 @@ const file_tcplab_v1_lab_service_proto_rawDesc = "" +
 	"\vupdate_mask\x18\x03 \x01(\v2\x1a.google.protobuf.FieldMaskB\x06\xbaH\x03\xc8\x01\x01R\n" +
 	"updateMask\"A\n" +
 	"\x12UpdateLinkResponse\x12+\n" +
-	"\x04link\x18\x01 \x01(\v2\x17.tcplab.v1.DeployedLinkR\x04link\"d\n" +
+	"\x04link\x18\x01 \x01(\v2\x17.tcplab.v1.DeployedLinkR\x04link\"\xa3\x01\n" +
+	"\x12VerifyLinksRequest\x12'\n" +
+	"\n" +
+	"deployment\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\n" +
+	"deployment\x12\x1f\n" +
+	"\x05links\x18\x02 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80@R\x05links\x12C\n" +
+	"\x05limit\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x03\b\xd8\x042\x05\x10\x80\xc2\xd7/R\x05limit\"D\n" +
+	"\x13VerifyLinksResponse\x12-\n" +
+	"\x05links\x18\x01 \x03(\v2\x17.tcplab.v1.DeployedLinkR\x05links\"d\n" +
 	"\vExecRequest\x12\x1e\n" +
 	"\n" +
 	"deployment\x18\x01 \x01(\tR\n" +
 	"deployment\x125\n" +
 	"\x05input\x18\x02 \x01(\v2\x17.tcplab.v1.ProgramInputB\x06\xbaH\x03\xc8\x01\x01R\x05input\"@\n" +
 	"\fExecResponse\x120\n" +
-	"\x06output\x18\x01 \x01(\v2\x18.tcplab.v1.ProgramOutputR\x06output2\xa1\x06\n" +
+	"\x06output\x18\x01 \x01(\v2\x18.tcplab.v1.ProgramOutputR\x06output2\xef\x06\n" +
 	"\n" +
 	"LabService\x12L\n" +
 	"\vValidateLab\x12\x1d.tcplab.v1.ValidateLabRequest\x1a\x1e.tcplab.v1.ValidateLabResponse\x12[\n" +
@@ -1306,7 +1425,8 @@ const file_tcplab_v1_lab_service_proto_rawDesc = "" +
 	"\n" +
 	"WatchLinks\x12\x1c.tcplab.v1.WatchLinksRequest\x1a\x1d.tcplab.v1.WatchLinksResponse0\x01\x12I\n" +
 	"\n" +
-	"UpdateLink\x12\x1c.tcplab.v1.UpdateLinkRequest\x1a\x1d.tcplab.v1.UpdateLinkResponse\x12;\n" +
+	"UpdateLink\x12\x1c.tcplab.v1.UpdateLinkRequest\x1a\x1d.tcplab.v1.UpdateLinkResponse\x12L\n" +
+	"\vVerifyLinks\x12\x1d.tcplab.v1.VerifyLinksRequest\x1a\x1e.tcplab.v1.VerifyLinksResponse\x12;\n" +
 	"\x04Exec\x12\x16.tcplab.v1.ExecRequest\x1a\x17.tcplab.v1.ExecResponse(\x010\x01B\x9c\x01\n" +
 	"\rcom.tcplab.v1B\x0fLabServiceProtoP\x01Z5github.com/tcplab/tcplab/proto/gen/tcplab/v1;tcplabv1\xa2\x02\x03TXX\xaa\x02\tTcplab.V1\xca\x02\tTcplab\\V1\xe2\x02\x15Tcplab\\V1\\GPBMetadata\xea\x02\n" +
 	"Tcplab::V1b\x06proto3"
@@ -1323,7 +1443,7 @@ func file_tcplab_v1_lab_service_proto_rawDescGZIP() []byte {
 	return file_tcplab_v1_lab_service_proto_rawDescData
 }
 
-var file_tcplab_v1_lab_service_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_tcplab_v1_lab_service_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_tcplab_v1_lab_service_proto_goTypes = []any{
 	(*ValidateLabRequest)(nil),       // 0: tcplab.v1.ValidateLabRequest
 	(*ValidateLabResponse)(nil),      // 1: tcplab.v1.ValidateLabResponse
@@ -1343,67 +1463,73 @@ var file_tcplab_v1_lab_service_proto_goTypes = []any{
 	(*WatchLinksResponse)(nil),       // 15: tcplab.v1.WatchLinksResponse
 	(*UpdateLinkRequest)(nil),        // 16: tcplab.v1.UpdateLinkRequest
 	(*UpdateLinkResponse)(nil),       // 17: tcplab.v1.UpdateLinkResponse
-	(*ExecRequest)(nil),              // 18: tcplab.v1.ExecRequest
-	(*ExecResponse)(nil),             // 19: tcplab.v1.ExecResponse
-	(*LabSource)(nil),                // 20: tcplab.v1.LabSource
-	(*Lab)(nil),                      // 21: tcplab.v1.Lab
-	(*ParamOverride)(nil),            // 22: tcplab.v1.ParamOverride
-	(Engine)(0),                      // 23: tcplab.v1.Engine
-	(*Deployment)(nil),               // 24: tcplab.v1.Deployment
-	(*DeployedLink)(nil),             // 25: tcplab.v1.DeployedLink
-	(*durationpb.Duration)(nil),      // 26: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 27: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),    // 28: google.protobuf.FieldMask
-	(*ProgramInput)(nil),             // 29: tcplab.v1.ProgramInput
-	(*ProgramOutput)(nil),            // 30: tcplab.v1.ProgramOutput
+	(*VerifyLinksRequest)(nil),       // 18: tcplab.v1.VerifyLinksRequest
+	(*VerifyLinksResponse)(nil),      // 19: tcplab.v1.VerifyLinksResponse
+	(*ExecRequest)(nil),              // 20: tcplab.v1.ExecRequest
+	(*ExecResponse)(nil),             // 21: tcplab.v1.ExecResponse
+	(*LabSource)(nil),                // 22: tcplab.v1.LabSource
+	(*Lab)(nil),                      // 23: tcplab.v1.Lab
+	(*ParamOverride)(nil),            // 24: tcplab.v1.ParamOverride
+	(Engine)(0),                      // 25: tcplab.v1.Engine
+	(*Deployment)(nil),               // 26: tcplab.v1.Deployment
+	(*DeployedLink)(nil),             // 27: tcplab.v1.DeployedLink
+	(*durationpb.Duration)(nil),      // 28: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 29: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),    // 30: google.protobuf.FieldMask
+	(*ProgramInput)(nil),             // 31: tcplab.v1.ProgramInput
+	(*ProgramOutput)(nil),            // 32: tcplab.v1.ProgramOutput
 }
 var file_tcplab_v1_lab_service_proto_depIdxs = []int32{
-	20, // 0: tcplab.v1.ValidateLabRequest.source:type_name -> tcplab.v1.LabSource
-	21, // 1: tcplab.v1.ValidateLabRequest.lab:type_name -> tcplab.v1.Lab
-	22, // 2: tcplab.v1.ValidateLabRequest.overrides:type_name -> tcplab.v1.ParamOverride
-	21, // 3: tcplab.v1.ValidateLabResponse.lab:type_name -> tcplab.v1.Lab
-	20, // 4: tcplab.v1.CreateDeploymentRequest.source:type_name -> tcplab.v1.LabSource
-	21, // 5: tcplab.v1.CreateDeploymentRequest.lab:type_name -> tcplab.v1.Lab
-	22, // 6: tcplab.v1.CreateDeploymentRequest.overrides:type_name -> tcplab.v1.ParamOverride
-	23, // 7: tcplab.v1.CreateDeploymentRequest.engine:type_name -> tcplab.v1.Engine
-	24, // 8: tcplab.v1.CreateDeploymentResponse.deployment:type_name -> tcplab.v1.Deployment
-	24, // 9: tcplab.v1.GetDeploymentResponse.deployment:type_name -> tcplab.v1.Deployment
-	24, // 10: tcplab.v1.ListDeploymentsResponse.deployments:type_name -> tcplab.v1.Deployment
-	25, // 11: tcplab.v1.GetLinkResponse.link:type_name -> tcplab.v1.DeployedLink
-	25, // 12: tcplab.v1.ListLinksResponse.links:type_name -> tcplab.v1.DeployedLink
-	26, // 13: tcplab.v1.WatchLinksRequest.interval:type_name -> google.protobuf.Duration
-	27, // 14: tcplab.v1.WatchLinksResponse.time:type_name -> google.protobuf.Timestamp
-	25, // 15: tcplab.v1.WatchLinksResponse.links:type_name -> tcplab.v1.DeployedLink
-	25, // 16: tcplab.v1.UpdateLinkRequest.link:type_name -> tcplab.v1.DeployedLink
-	28, // 17: tcplab.v1.UpdateLinkRequest.update_mask:type_name -> google.protobuf.FieldMask
-	25, // 18: tcplab.v1.UpdateLinkResponse.link:type_name -> tcplab.v1.DeployedLink
-	29, // 19: tcplab.v1.ExecRequest.input:type_name -> tcplab.v1.ProgramInput
-	30, // 20: tcplab.v1.ExecResponse.output:type_name -> tcplab.v1.ProgramOutput
-	0,  // 21: tcplab.v1.LabService.ValidateLab:input_type -> tcplab.v1.ValidateLabRequest
-	2,  // 22: tcplab.v1.LabService.CreateDeployment:input_type -> tcplab.v1.CreateDeploymentRequest
-	4,  // 23: tcplab.v1.LabService.GetDeployment:input_type -> tcplab.v1.GetDeploymentRequest
-	6,  // 24: tcplab.v1.LabService.ListDeployments:input_type -> tcplab.v1.ListDeploymentsRequest
-	8,  // 25: tcplab.v1.LabService.DeleteDeployment:input_type -> tcplab.v1.DeleteDeploymentRequest
-	10, // 26: tcplab.v1.LabService.GetLink:input_type -> tcplab.v1.GetLinkRequest
-	12, // 27: tcplab.v1.LabService.ListLinks:input_type -> tcplab.v1.ListLinksRequest
-	14, // 28: tcplab.v1.LabService.WatchLinks:input_type -> tcplab.v1.WatchLinksRequest
-	16, // 29: tcplab.v1.LabService.UpdateLink:input_type -> tcplab.v1.UpdateLinkRequest
-	18, // 30: tcplab.v1.LabService.Exec:input_type -> tcplab.v1.ExecRequest
-	1,  // 31: tcplab.v1.LabService.ValidateLab:output_type -> tcplab.v1.ValidateLabResponse
-	3,  // 32: tcplab.v1.LabService.CreateDeployment:output_type -> tcplab.v1.CreateDeploymentResponse
-	5,  // 33: tcplab.v1.LabService.GetDeployment:output_type -> tcplab.v1.GetDeploymentResponse
-	7,  // 34: tcplab.v1.LabService.ListDeployments:output_type -> tcplab.v1.ListDeploymentsResponse
-	9,  // 35: tcplab.v1.LabService.DeleteDeployment:output_type -> tcplab.v1.DeleteDeploymentResponse
-	11, // 36: tcplab.v1.LabService.GetLink:output_type -> tcplab.v1.GetLinkResponse
-	13, // 37: tcplab.v1.LabService.ListLinks:output_type -> tcplab.v1.ListLinksResponse
-	15, // 38: tcplab.v1.LabService.WatchLinks:output_type -> tcplab.v1.WatchLinksResponse
-	17, // 39: tcplab.v1.LabService.UpdateLink:output_type -> tcplab.v1.UpdateLinkResponse
-	19, // 40: tcplab.v1.LabService.Exec:output_type -> tcplab.v1.ExecResponse
-	31, // [31:41] is the sub-list for method output_type
-	21, // [21:31] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	22, // 0: tcplab.v1.ValidateLabRequest.source:type_name -> tcplab.v1.LabSource
+	23, // 1: tcplab.v1.ValidateLabRequest.lab:type_name -> tcplab.v1.Lab
+	24, // 2: tcplab.v1.ValidateLabRequest.overrides:type_name -> tcplab.v1.ParamOverride
+	23, // 3: tcplab.v1.ValidateLabResponse.lab:type_name -> tcplab.v1.Lab
+	22, // 4: tcplab.v1.CreateDeploymentRequest.source:type_name -> tcplab.v1.LabSource
+	23, // 5: tcplab.v1.CreateDeploymentRequest.lab:type_name -> tcplab.v1.Lab
+	24, // 6: tcplab.v1.CreateDeploymentRequest.overrides:type_name -> tcplab.v1.ParamOverride
+	25, // 7: tcplab.v1.CreateDeploymentRequest.engine:type_name -> tcplab.v1.Engine
+	26, // 8: tcplab.v1.CreateDeploymentResponse.deployment:type_name -> tcplab.v1.Deployment
+	26, // 9: tcplab.v1.GetDeploymentResponse.deployment:type_name -> tcplab.v1.Deployment
+	26, // 10: tcplab.v1.ListDeploymentsResponse.deployments:type_name -> tcplab.v1.Deployment
+	27, // 11: tcplab.v1.GetLinkResponse.link:type_name -> tcplab.v1.DeployedLink
+	27, // 12: tcplab.v1.ListLinksResponse.links:type_name -> tcplab.v1.DeployedLink
+	28, // 13: tcplab.v1.WatchLinksRequest.interval:type_name -> google.protobuf.Duration
+	29, // 14: tcplab.v1.WatchLinksResponse.time:type_name -> google.protobuf.Timestamp
+	27, // 15: tcplab.v1.WatchLinksResponse.links:type_name -> tcplab.v1.DeployedLink
+	27, // 16: tcplab.v1.UpdateLinkRequest.link:type_name -> tcplab.v1.DeployedLink
+	30, // 17: tcplab.v1.UpdateLinkRequest.update_mask:type_name -> google.protobuf.FieldMask
+	27, // 18: tcplab.v1.UpdateLinkResponse.link:type_name -> tcplab.v1.DeployedLink
+	28, // 19: tcplab.v1.VerifyLinksRequest.limit:type_name -> google.protobuf.Duration
+	27, // 20: tcplab.v1.VerifyLinksResponse.links:type_name -> tcplab.v1.DeployedLink
+	31, // 21: tcplab.v1.ExecRequest.input:type_name -> tcplab.v1.ProgramInput
+	32, // 22: tcplab.v1.ExecResponse.output:type_name -> tcplab.v1.ProgramOutput
+	0,  // 23: tcplab.v1.LabService.ValidateLab:input_type -> tcplab.v1.ValidateLabRequest
+	2,  // 24: tcplab.v1.LabService.CreateDeployment:input_type -> tcplab.v1.CreateDeploymentRequest
+	4,  // 25: tcplab.v1.LabService.GetDeployment:input_type -> tcplab.v1.GetDeploymentRequest
+	6,  // 26: tcplab.v1.LabService.ListDeployments:input_type -> tcplab.v1.ListDeploymentsRequest
+	8,  // 27: tcplab.v1.LabService.DeleteDeployment:input_type -> tcplab.v1.DeleteDeploymentRequest
+	10, // 28: tcplab.v1.LabService.GetLink:input_type -> tcplab.v1.GetLinkRequest
+	12, // 29: tcplab.v1.LabService.ListLinks:input_type -> tcplab.v1.ListLinksRequest
+	14, // 30: tcplab.v1.LabService.WatchLinks:input_type -> tcplab.v1.WatchLinksRequest
+	16, // 31: tcplab.v1.LabService.UpdateLink:input_type -> tcplab.v1.UpdateLinkRequest
+	18, // 32: tcplab.v1.LabService.VerifyLinks:input_type -> tcplab.v1.VerifyLinksRequest
+	20, // 33: tcplab.v1.LabService.Exec:input_type -> tcplab.v1.ExecRequest
+	1,  // 34: tcplab.v1.LabService.ValidateLab:output_type -> tcplab.v1.ValidateLabResponse
+	3,  // 35: tcplab.v1.LabService.CreateDeployment:output_type -> tcplab.v1.CreateDeploymentResponse
+	5,  // 36: tcplab.v1.LabService.GetDeployment:output_type -> tcplab.v1.GetDeploymentResponse
+	7,  // 37: tcplab.v1.LabService.ListDeployments:output_type -> tcplab.v1.ListDeploymentsResponse
+	9,  // 38: tcplab.v1.LabService.DeleteDeployment:output_type -> tcplab.v1.DeleteDeploymentResponse
+	11, // 39: tcplab.v1.LabService.GetLink:output_type -> tcplab.v1.GetLinkResponse
+	13, // 40: tcplab.v1.LabService.ListLinks:output_type -> tcplab.v1.ListLinksResponse
+	15, // 41: tcplab.v1.LabService.WatchLinks:output_type -> tcplab.v1.WatchLinksResponse
+	17, // 42: tcplab.v1.LabService.UpdateLink:output_type -> tcplab.v1.UpdateLinkResponse
+	19, // 43: tcplab.v1.LabService.VerifyLinks:output_type -> tcplab.v1.VerifyLinksResponse
+	21, // 44: tcplab.v1.LabService.Exec:output_type -> tcplab.v1.ExecResponse
+	34, // [34:45] is the sub-list for method output_type
+	23, // [23:34] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_lab_service_proto_init() }
@@ -1429,7 +1555,7 @@ func file_tcplab_v1_lab_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tcplab_v1_lab_service_proto_rawDesc), len(file_tcplab_v1_lab_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

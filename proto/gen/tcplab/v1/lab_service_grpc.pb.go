@@ -28,6 +28,7 @@ const (
 	LabService_ListLinks_FullMethodName        = "/tcplab.v1.LabService/ListLinks"
 	LabService_WatchLinks_FullMethodName       = "/tcplab.v1.LabService/WatchLinks"
 	LabService_UpdateLink_FullMethodName       = "/tcplab.v1.LabService/UpdateLink"
+	LabService_VerifyLinks_FullMethodName      = "/tcplab.v1.LabService/VerifyLinks"
 	LabService_Exec_FullMethodName             = "/tcplab.v1.LabService/Exec"
 )
 
@@ -66,6 +67,13 @@ type LabServiceClient interface {
 	// labs or the mask names what there is not, ABORTED for a stale etag, with one violation
 	// for each field that is different now, FAILED_PRECONDITION where its engine cannot.
 	UpdateLink(ctx context.Context, in *UpdateLinkRequest, opts ...grpc.CallOption) (*UpdateLinkResponse, error)
+	// VerifyLinks measures links that stand with probes of tcplab's own, as before a trial but for as long
+	// as it takes, and reads them back. The answer says which are as asked; one that is not is no error. What
+	// else is on these links meanwhile is disturbed, and disturbs the measurement. Their random generators,
+	// numbers of packets, traces and counters start anew, and so do the schedules of the whole lab, also where
+	// the call is cancelled. Errors: NOT_FOUND for a link that there is not, FAILED_PRECONDITION while
+	// the deployment is verified or changed already, ABORTED where a link was changed just then.
+	VerifyLinks(ctx context.Context, in *VerifyLinksRequest, opts ...grpc.CallOption) (*VerifyLinksResponse, error)
 	// Exec runs a program in a node. It is killed when the stream breaks.
 	Exec(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecRequest, ExecResponse], error)
 }
@@ -177,6 +185,16 @@ func (c *labServiceClient) UpdateLink(ctx context.Context, in *UpdateLinkRequest
 	return out, nil
 }
 
+func (c *labServiceClient) VerifyLinks(ctx context.Context, in *VerifyLinksRequest, opts ...grpc.CallOption) (*VerifyLinksResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(VerifyLinksResponse)
+	err := c.cc.Invoke(ctx, LabService_VerifyLinks_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *labServiceClient) Exec(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecRequest, ExecResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &LabService_ServiceDesc.Streams[1], LabService_Exec_FullMethodName, cOpts...)
@@ -225,6 +243,13 @@ type LabServiceServer interface {
 	// labs or the mask names what there is not, ABORTED for a stale etag, with one violation
 	// for each field that is different now, FAILED_PRECONDITION where its engine cannot.
 	UpdateLink(context.Context, *UpdateLinkRequest) (*UpdateLinkResponse, error)
+	// VerifyLinks measures links that stand with probes of tcplab's own, as before a trial but for as long
+	// as it takes, and reads them back. The answer says which are as asked; one that is not is no error. What
+	// else is on these links meanwhile is disturbed, and disturbs the measurement. Their random generators,
+	// numbers of packets, traces and counters start anew, and so do the schedules of the whole lab, also where
+	// the call is cancelled. Errors: NOT_FOUND for a link that there is not, FAILED_PRECONDITION while
+	// the deployment is verified or changed already, ABORTED where a link was changed just then.
+	VerifyLinks(context.Context, *VerifyLinksRequest) (*VerifyLinksResponse, error)
 	// Exec runs a program in a node. It is killed when the stream breaks.
 	Exec(grpc.BidiStreamingServer[ExecRequest, ExecResponse]) error
 	mustEmbedUnimplementedLabServiceServer()
@@ -263,6 +288,9 @@ func (UnimplementedLabServiceServer) WatchLinks(*WatchLinksRequest, grpc.ServerS
 }
 func (UnimplementedLabServiceServer) UpdateLink(context.Context, *UpdateLinkRequest) (*UpdateLinkResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdateLink not implemented")
+}
+func (UnimplementedLabServiceServer) VerifyLinks(context.Context, *VerifyLinksRequest) (*VerifyLinksResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method VerifyLinks not implemented")
 }
 func (UnimplementedLabServiceServer) Exec(grpc.BidiStreamingServer[ExecRequest, ExecResponse]) error {
 	return status.Error(codes.Unimplemented, "method Exec not implemented")
@@ -443,6 +471,24 @@ func _LabService_UpdateLink_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LabService_VerifyLinks_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(VerifyLinksRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LabServiceServer).VerifyLinks(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LabService_VerifyLinks_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LabServiceServer).VerifyLinks(ctx, req.(*VerifyLinksRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _LabService_Exec_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(LabServiceServer).Exec(&grpc.GenericServerStream[ExecRequest, ExecResponse]{ServerStream: stream})
 }
@@ -488,6 +534,10 @@ var LabService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UpdateLink",
 			Handler:    _LabService_UpdateLink_Handler,
+		},
+		{
+			MethodName: "VerifyLinks",
+			Handler:    _LabService_VerifyLinks_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
