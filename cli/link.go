@@ -19,13 +19,14 @@ import (
 func (a *app) linkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "link",
-		Short: "Look at and change the links of standing labs",
+		Short: "Look at, change and verify the links of standing labs",
 		Example: `  tcplab link show handshake
-  tcplab link set handshake/client-server forward.delay=80ms`,
+  tcplab link set handshake/client-server forward.delay=80ms
+  tcplab link verify handshake`,
 		Args: groupArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.linkShowCommand(), a.linkSetCommand())
+	cmd.AddCommand(a.linkShowCommand(), a.linkSetCommand(), a.linkVerifyCommand())
 	return cmd
 }
 

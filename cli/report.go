@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"charm.land/lipgloss/v2"
@@ -79,63 +78,28 @@ func (a *app) printExpectations(r *tcplabv1.RunReport) error {
 // that has it at each distinct shape; and why what could not be proven was not.
 func (a *app) printLinks(r *tcplabv1.RunReport) error {
 	seen := map[string]bool{}
-	var rows [][]string
-	var unproven strings.Builder
-	more := false
+	var table proofs
 	for _, trial := range r.GetTrials() {
 		for _, l := range trial.GetLinks() {
-			spec, measured := l.GetSpec(), l.GetMeasured()
-			name := l.GetName() + " " + arrow(l)
-			key := name + spec.String()
+			key := l.GetName() + " " + arrow(l) + l.GetSpec().String()
 			if seen[key] && l.GetVerdict() != tcplabv1.LinkVerdict_LINK_VERDICT_FAILED {
 				continue
 			}
 			seen[key] = true
-			if l.GetVerdict() == tcplabv1.LinkVerdict_LINK_VERDICT_UNPROVEN && l.GetDetail() != "" {
-				fmt.Fprintf(&unproven, "  %s: %s\n", name, l.GetDetail())
+			table.add(l)
+			if l.GetVerdict() == tcplabv1.LinkVerdict_LINK_VERDICT_UNPROVEN {
+				table.explain(l)
 			}
-			rate := "unlimited"
-			if spec.GetQueue() != nil {
-				rate = "a trace" // what has a queue and no rate of its own
-			}
-			if spec.GetRateBps() > 0 {
-				rate = beside(quantity(spec.GetRateBps(), "bit/s"), measured.GetRateBps() > 0, quantity(measured.GetRateBps(), "bit/s"))
-			}
-			other := strings.Join(otherTexts(spec), ", ")
-			more = more || other != ""
-			rows = append(rows, []string{
-				name, engineWord(l.GetEngine()),
-				beside(delayText(spec), measured != nil, seconds(measured.GetDelay())),
-				rate,
-				beside(lossText(spec), measured != nil, percent(measured.GetLoss())),
-				other, linkWord(l.GetVerdict()),
-			})
 		}
 	}
-	if len(rows) == 0 {
+	if len(table.rows) == 0 {
 		return nil
 	}
-	header := []string{"LINK", "ENGINE", "DELAY", "RATE", "LOSS", "AND", "PROOF"}
-	if !more { // than most links do
-		const and = 5
-		header = slices.Delete(header, and, and+1)
-		for i := range rows {
-			rows[i] = slices.Delete(rows[i], and, and+1)
-		}
-	}
-	if err := printTable(a.Out, header, rows); err != nil {
+	if err := table.print(a.Out); err != nil {
 		return err
 	}
-	_, err := fmt.Fprint(a.Out, unproven.String(), "\n")
+	_, err := fmt.Fprintln(a.Out)
 	return err
-}
-
-// beside sets the measured text behind the asked one.
-func beside(asked string, measured bool, text string) string {
-	if !measured {
-		return asked
-	}
-	return asked + " (" + text + ")"
 }
 
 func (a *app) printVerdict(r *tcplabv1.RunReport) error {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -302,6 +303,50 @@ func TestExecOnTerminal(t *testing.T) {
 	_ = cmd.Wait()
 	if got := cmd.ProcessState.ExitCode(); got != 11 || !strings.Contains(seen.String(), "caught") || !strings.Contains(seen.String(), "24 80") {
 		t.Errorf("exit status %d after %q", got, &seen)
+	}
+}
+
+// A link that something has slowed down since it was proven is found out: exit status 4, with both figures,
+// and the lab stands on.
+func TestVerifyFindsWrongLink(t *testing.T) {
+	need.Root(t)
+	need.TUN(t)
+	s := setting{state: t.TempDir()}
+	d := stand(t, s, shapedLab)
+	s.start(t, "link", "verify", "shaped").end(t, exitOK)
+	inside, err := vnetns.GetFromPath(d.GetNodes()[0].GetNetnsPath())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inside.Close()
+	node, err := netlink.NewHandleAt(inside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer node.Close()
+	port, err := node.LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := node.QdiscReplace(&netlink.Tbf{ // a TAP has a queue of ours already
+		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: port.Attrs().Index, Handle: netlink.MakeHandle(7, 0), Parent: netlink.HANDLE_ROOT},
+		Rate:       20e6 / 8, Buffer: 30000, Limit: 10 << 20,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	stdout, stderr := s.start(t, "link", "verify", "shaped/client-server").end(t, exitTrial)
+	for _, want := range []string{`client-server → .* failed\n`, `client-server ← .* passed\n`, `  client-server →: .*rate: asked 100 Mbit/s`} {
+		if !regexp.MustCompile(want).MatchString(stdout) {
+			t.Errorf("no %s in\n%s", want, stdout)
+		}
+	}
+	if !strings.Contains(stderr, "tcplab: not what it should be: client-server →\n  to do: ") {
+		t.Errorf("it says %q", stderr)
+	}
+	stdout, _ = s.start(t, "link", "verify", "shaped", "-o", "json").end(t, exitTrial)
+	found := &tcplabv1.VerifyLinksResponse{}
+	if err := protojson.Unmarshal([]byte(stdout), found); err != nil || found.GetLinks()[0].GetReports()[0].GetVerdict() != tcplabv1.LinkVerdict_LINK_VERDICT_FAILED {
+		t.Errorf("in JSON it is %v, %v", found, err)
 	}
 }
 
