@@ -125,6 +125,10 @@ func (p *progress) trial(t *tcplabv1.TrialProgress) {
 	switch phase {
 	case tcplabv1.TrialPhase_TRIAL_PHASE_BUILDING:
 		p.say(trial + parenthesis(p.point))
+	case tcplabv1.TrialPhase_TRIAL_PHASE_RUNNING:
+		if t.GetDetail() == "" { // and not the name of its next experiment
+			p.say(trial + " is running")
+		}
 	case tcplabv1.TrialPhase_TRIAL_PHASE_DONE:
 		p.done++
 		if _, left := p.left.at(time.Now()); p.done < p.total {
