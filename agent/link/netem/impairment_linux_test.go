@@ -106,8 +106,9 @@ func TestListedPacketsAreLost(t *testing.T) {
 			for round := range 2 { // numbers begin again when it is re-armed
 				came := b.listen(t, 1, time.Second)
 				b.flood(t, 0, 100, 60)
+				lost := lostOf(came(), 100) // by then all have been counted
 				c := b.settled(t, 0)
-				if diff := cmp.Diff(test.want, lostOf(came(), 100)); diff != "" {
+				if diff := cmp.Diff(test.want, lost); diff != "" {
 					t.Errorf("round %d: lost (-want +got):\n%s", round, diff)
 				}
 				if c.Received != 100 || c.Lost != uint64(len(test.want)) || c.Failed+c.Early+c.Overflow != 0 {
@@ -141,8 +142,8 @@ func TestLossHasItsMemory(t *testing.T) {
 			b := stand(t, [2]link.Shape{{Loss: test.loss}, {}})
 			came := b.listen(t, 1, time.Second)
 			b.flood(t, 0, frames, 60)
+			lost := lostOf(came(), frames) // by then all have been counted
 			c := b.settled(t, 0)
-			lost := lostOf(came(), frames)
 			if int(c.Lost) != len(lost) || c.Received != frames || c.Failed+c.Overflow+c.Early != 0 {
 				t.Errorf("%d frames did not come: %+v", len(lost), c)
 			}

@@ -195,7 +195,13 @@ func (j *judge) judgeReorder() Finding {
 		return f
 	}
 	mean := r.Probability / (1 + float64(r.Gap-1)*r.Probability)
-	return j.judgeChance(f, mean, false, true, func() model { return gapped(r.Probability, r.Gap, true) }, outcomes)
+	f = j.judgeChance(f, mean, false, true, func() model { return gapped(r.Probability, r.Gap, true) }, outcomes)
+	// Where every gap-th is struck for certain, one frame of another among the probes shifts the count for all that
+	// follow, and changes their share by nothing.
+	if r.Probability == 1 && f.Verdict == Failed && binomialTest(early, told, mean) >= j.falseAlarm/chances {
+		f.Verdict, f.Detail = Unproven, f.Detail+", or a frame of another was counted among them"
+	}
+	return f
 }
 
 // overtakes says which packets were let past others. One with nobody before it, less than half a
