@@ -174,7 +174,7 @@ func TestHostInterface(t *testing.T) {
 		applied, err := p.Apply(ctx, &tcplabv1.ApplyRequest{DeploymentId: "d", Lab: lab}, grpc.WaitForReady(true))
 		if err != nil {
 			if e := rpcerr.From(err); e != nil && strings.Contains(e.Error(), "interfaces cannot be shaped") {
-				t.Skipf("needs tcx: %v", err)
+				need.Missing(t, "tcx", err.Error())
 			}
 			t.Fatal(err)
 		}

@@ -19,7 +19,7 @@ func NetNS(t testing.TB) {
 	t.Helper()
 	space, err := netns.New("probe")
 	if err != nil {
-		missing(t, "netns", err.Error())
+		Missing(t, "netns", err.Error())
 		return
 	}
 	defer space.Close()
@@ -35,7 +35,7 @@ func UserNS(t testing.TB) {
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
 	}
 	if err := cmd.Run(); err != nil {
-		missing(t, "userns", err.Error())
+		Missing(t, "userns", err.Error())
 	}
 }
 
@@ -105,7 +105,7 @@ func Congestion(t testing.TB, name string) {
 	}
 	defer unix.Close(fd)
 	if err := unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, name); err != nil {
-		missing(t, name, fmt.Sprintf("set TCP_CONGESTION: %v", err))
+		Missing(t, name, fmt.Sprintf("set TCP_CONGESTION: %v", err))
 	}
 }
 
@@ -114,11 +114,11 @@ func inNamespace(t testing.TB, feature string, probe func() error) {
 	t.Helper()
 	space, err := netns.New("probe")
 	if err != nil {
-		missing(t, feature, err.Error())
+		Missing(t, feature, err.Error())
 		return
 	}
 	defer space.Close()
 	if err := space.Do(probe); err != nil {
-		missing(t, feature, err.Error())
+		Missing(t, feature, err.Error())
 	}
 }

@@ -27,7 +27,7 @@ const Require = "TCPLAB_REQUIRE"
 func Root(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		missing(t, "root", "the test runs as an ordinary user")
+		Missing(t, "root", "the test runs as an ordinary user")
 	}
 }
 
@@ -37,13 +37,14 @@ func Command(t testing.TB, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		missing(t, name, err.Error())
+		Missing(t, name, err.Error())
 	}
 	return path
 }
 
-// missing skips the test, or fails it where the feature must exist.
-func missing(t testing.TB, feature, reason string) {
+// Missing skips the test, or fails it where the feature must exist: for what a test
+// finds out about its machine by itself.
+func Missing(t testing.TB, feature, reason string) {
 	t.Helper()
 	if slices.Contains(strings.Split(os.Getenv(Require), ","), feature) {
 		t.Fatalf("this machine must have %s (%s): %s", feature, Require, reason)

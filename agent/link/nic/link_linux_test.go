@@ -13,6 +13,7 @@ import (
 	"github.com/tcplab/tcplab/agent/link"
 	"github.com/tcplab/tcplab/agent/link/netem"
 	"github.com/tcplab/tcplab/agent/link/wire"
+	"github.com/tcplab/tcplab/internal/need"
 )
 
 // inner is an engine for links of these tests: wire, and netem where the kernel has it.
@@ -21,14 +22,14 @@ func inner(t testing.TB, name string) link.Engine {
 	if name == "netem" {
 		e := netem.New()
 		if err := e.Check(spec(0)); err != nil {
-			t.Skipf("needs netem: %v", err)
+			need.Missing(t, "netem", err.Error())
 		}
 		t.Cleanup(func() { e.Close() })
 		return e
 	}
 	e, err := wire.New(wire.Options{})
 	if err != nil {
-		t.Skipf("needs tun: %v", err)
+		need.Missing(t, "tun", err.Error())
 	}
 	t.Cleanup(func() { e.Close() })
 	return e
@@ -52,7 +53,7 @@ func (b *bed) shaper(t testing.TB, o Options) *Host {
 		}
 	})
 	if _, err := h.Capable(); err != nil {
-		t.Skipf("needs %s: %v", o.Hooks, err)
+		need.Missing(t, string(o.Hooks), err.Error())
 	}
 	return h
 }

@@ -39,7 +39,7 @@ func load(t testing.TB, code func(onMap int) asm.Instructions) loaded {
 	need.Root(t)
 	on, err := newSwitch()
 	if errors.Is(err, unix.EPERM) || errors.Is(err, ebpf.ErrNotSupported) {
-		t.Skipf("needs bpf: %v", err)
+		need.Missing(t, "bpf", err.Error())
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tcplab/tcplab/agent/link"
+	"github.com/tcplab/tcplab/internal/need"
 )
 
 // anURing is a ring for the file, or skips where this host gives none.
@@ -14,7 +15,7 @@ func anURing(t *testing.T, file int) *uring {
 	t.Helper()
 	r, err := newURing(file)
 	if err != nil {
-		t.Skip("no io_uring here: ", err)
+		need.Missing(t, "io_uring", err.Error())
 	}
 	t.Cleanup(func() {
 		if err := r.close(); err != nil {
