@@ -15,7 +15,6 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/tcplab/tcplab/agent/flow"
 	"github.com/tcplab/tcplab/agent/link"
 	"github.com/tcplab/tcplab/agent/observe"
 	"github.com/tcplab/tcplab/agent/spool"
@@ -322,7 +321,7 @@ func (a *agent) experiment(ctx context.Context, t *trial, e *tcplabv1.Experiment
 	}
 	ctx, cancelTimeout := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("the experiment did not end within its timeout of %v", timeout))
 	defer cancelTimeout()
-	flows := make([]*flow.Flow, len(e.GetFlows()))
+	flows := make([]traffic, len(e.GetFlows()))
 	for i, spec := range e.GetFlows() {
 		f, err := a.prepare(ctx, t.deployment, spec, e, samples)
 		if err != nil {
@@ -356,23 +355,4 @@ func (a *agent) experiment(ctx context.Context, t *trial, e *tcplabv1.Experiment
 	default:
 		return results, nil
 	}
-}
-
-// prepare opens a flow's port. The caller closes the flow.
-func (a *agent) prepare(ctx context.Context, d *deployment, spec *tcplabv1.Flow, e *tcplabv1.Experiment, samples observe.Sink) (*flow.Flow, error) {
-	path := d.paths[spec.GetName()]
-	f, err := flow.New(spec, flow.Config{
-		Client:         flow.End{Node: spec.GetClient(), NS: d.standing.Nodes[path.Client], Addr: path.Source},
-		Server:         flow.End{Node: spec.GetServer(), NS: d.standing.Nodes[path.Server], Addr: path.Destination},
-		SampleInterval: e.GetSampleInterval().AsDuration(),
-		Samples:        samples,
-		Log:            a.cfg.Log,
-	})
-	if err != nil {
-		return nil, err
-	}
-	if err := f.Listen(ctx); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
 }
