@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/tcplab/tcplab/agent/flow"
 	"github.com/tcplab/tcplab/agent/link"
 	"github.com/tcplab/tcplab/agent/observe"
 	"github.com/tcplab/tcplab/agent/spool"
@@ -319,7 +320,7 @@ func (a *agent) experiment(ctx context.Context, t *trial, e *tcplabv1.Experiment
 	if timeout == 0 {
 		timeout = defaultTimeout
 	}
-	ctx, cancelTimeout := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("the experiment did not end within its timeout of %v", timeout))
+	ctx, cancelTimeout := context.WithTimeoutCause(ctx, timeout, &flow.OutOfTime{What: "the experiment", Limit: timeout})
 	defer cancelTimeout()
 	flows := make([]traffic, len(e.GetFlows()))
 	for i, spec := range e.GetFlows() {
@@ -344,7 +345,7 @@ func (a *agent) experiment(ctx context.Context, t *trial, e *tcplabv1.Experiment
 				stop(fmt.Errorf("flow %s failed", name))
 			}
 			t.events.add(&tcplabv1.WatchTrialResponse{Event: &tcplabv1.WatchTrialResponse_FlowEnded{
-				FlowEnded: &tcplabv1.FlowEnded{Flow: name, Error: results[i].GetError()},
+				FlowEnded: &tcplabv1.FlowEnded{Flow: name, Error: results[i].GetError(), Outcome: results[i].GetOutcome()},
 			}})
 		})
 	}

@@ -22,6 +22,9 @@ func (a *app) printReport(r *tcplabv1.RunReport, f format) error {
 	if err := a.printExpectations(r); err != nil {
 		return err
 	}
+	if err := a.printOutcomes(r); err != nil {
+		return err
+	}
 	if err := a.printLinks(r); err != nil {
 		return err
 	}

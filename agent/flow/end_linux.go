@@ -210,7 +210,7 @@ func (h *half) converse(ctx context.Context, s *socket, m *measured, part func(c
 // with whatever its socket then says; the reason is the context's.
 func explain(ctx context.Context, doing string, err error) error {
 	if ctx.Err() != nil {
-		return fmt.Errorf("stopped while %s: %w", doing, context.Cause(ctx))
+		return &Stopped{Doing: doing, Cause: context.Cause(ctx)}
 	}
 	return fmt.Errorf("%s: %w", doing, err)
 }

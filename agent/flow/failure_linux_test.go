@@ -71,6 +71,9 @@ func TestCancelledFlowLeavesNothing(t *testing.T) {
 			if !strings.Contains(r.GetError(), "stopped while exchanging data") {
 				t.Errorf("error %q", r.GetError())
 			}
+			if r.GetOutcome() != tcplabv1.FlowOutcome_FLOW_OUTCOME_CANCELLED {
+				t.Errorf("outcome %s", r.GetOutcome())
+			}
 			if r.GetBytes() == 0 || r.GetClient().GetBytesWritten() < r.GetBytes() || r.GetGoodputBps() <= 0 || r.GetSamplesCount() < 2 {
 				t.Errorf("measured so far: %v", r)
 			}
@@ -150,12 +153,13 @@ func TestConnectionThatCannotBeMade(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]struct {
-		to   string
-		want error
+		to      string
+		want    error
+		outcome tcplabv1.FlowOutcome
 	}{
-		"refused":     {"10.77.0.2:9", unix.ECONNREFUSED},
-		"unreachable": {"10.99.0.1:9", unix.ENETUNREACH},
-		"silent":      {"10.88.0.1:9", context.DeadlineExceeded},
+		"refused":     {"10.77.0.2:9", unix.ECONNREFUSED, tcplabv1.FlowOutcome_FLOW_OUTCOME_REFUSED},
+		"unreachable": {"10.99.0.1:9", unix.ENETUNREACH, tcplabv1.FlowOutcome_FLOW_OUTCOME_UNREACHABLE},
+		"silent":      {"10.88.0.1:9", context.DeadlineExceeded, tcplabv1.FlowOutcome_FLOW_OUTCOME_DEADLINE},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
@@ -163,6 +167,9 @@ func TestConnectionThatCannotBeMade(t *testing.T) {
 			m := testClient(cfg, bulk{size: 1}).run(ctx, netip.MustParseAddrPort(test.to))
 			if !errors.Is(m.err, test.want) || !strings.Contains(m.err.Error(), test.to) {
 				t.Errorf("error %v, want %v", m.err, test.want)
+			}
+			if got := OutcomeOf(m.err); got != test.outcome {
+				t.Errorf("outcome %s, want %s", got, test.outcome)
 			}
 			if m.connect != 0 || m.started.IsZero() {
 				t.Errorf("connect took %s from %s", m.connect, m.started)

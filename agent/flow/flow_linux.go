@@ -35,9 +35,6 @@ type Config struct {
 // DefaultSampleInterval is the contract's (Experiment.sample_interval).
 const DefaultSampleInterval = 10 * time.Millisecond
 
-// ErrClosed is why a flow that was closed did not go on.
-var ErrClosed = errors.New("the flow was closed")
-
 // Flow is one flow between two nodes. Listen, Run and Close are called in this
 // order, each once; Close may come at any time and from anywhere.
 type Flow struct {
@@ -283,6 +280,7 @@ func (f *Flow) result(client, server measured, failed error) *tcplabv1.FlowResul
 	if took := receiver.lastRead.Sub(client.started); r.Bytes > 0 && took > 0 {
 		r.GoodputBps = float64(r.Bytes) * 8 / took.Seconds()
 	}
+	r.Outcome = OutcomeOf(failed)
 	if failed != nil {
 		r.Error = failed.Error()
 	}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io"
 	"time"
+
+	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
 
 const (
@@ -16,7 +18,7 @@ const (
 
 var (
 	errTooMuch = errors.New("the peer sent more than was agreed")
-	errEnded   = errors.New("the peer ended the connection early")
+	errEnded   = WithOutcome(tcplabv1.FlowOutcome_FLOW_OUTCOME_ENDED_EARLY, errors.New("the peer ended the connection early"))
 )
 
 // stream is an end's connection while the flow does its work: what is sent and

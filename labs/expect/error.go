@@ -56,6 +56,38 @@ func foreign(src string, tree *ast.AST) *Error {
 	return found
 }
 
+// impossible finds a comparison of a field that is one of a few words with one that is not
+// among them: it would be false without a word of why.
+func (env *environment) impossible(src string, tree *ast.AST) *Error {
+	var found *Error
+	ast.PreOrderVisit(tree.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
+		if found != nil || e.Kind() != ast.CallKind || len(e.AsCall().Args()) != 2 {
+			return
+		}
+		if name := e.AsCall().FunctionName(); name != operators.Equals && name != operators.NotEquals {
+			return
+		}
+		for i, side := range e.AsCall().Args() {
+			other := e.AsCall().Args()[1-i]
+			if side.Kind() != ast.SelectKind || other.Kind() != ast.LiteralKind {
+				continue
+			}
+			object := env.typeOf(side.AsSelect().Operand())
+			written, isText := other.AsLiteral().(types.String)
+			if object == nil || !isText {
+				continue
+			}
+			f, _ := env.schema.field(object.TypeName(), side.AsSelect().FieldName())
+			if len(f.words) == 0 || slices.Contains(f.words, string(written)) {
+				continue
+			}
+			found = &Error{Offset: start(src, tree, other), Message: fmt.Sprintf("%s is never %q%s: it is one of %s",
+				pathOf(side), string(written), didYouMean(string(written), f.words), strings.Join(f.words, ", "))}
+		}
+	}))
+	return found
+}
+
 // word is the name, number or single sign at the start of s.
 func word(s string) string {
 	end := strings.IndexFunc(s, func(r rune) bool { return !isNameRune(r) && r != '.' })

@@ -9,6 +9,7 @@
 //	flow.NAME.…               a flow's FlowResult: flow.get.connect.p50, flow.get.goodput_bps,
 //	                          flow.get.client.tcp_info.snd_cwnd; durations are in seconds.
 //	                          flow.get.client.latency is flow.get.latency; so is .connect
+//	flow.NAME.outcome         how it ended: "completed", "refused", "reset", "deadline", … (FlowOutcome)
 //	counter.NODE.NAME         a kernel counter's difference; counter["node-1"].NAME where the
 //	                          node's name has a hyphen
 //	link.NAME.forward.…       what a direction of a link, all its paths together, did during
@@ -26,7 +27,7 @@
 // too, `measure` and `that` everything.
 //
 // The package refuses, before anything runs: names, fields and functions that
-// do not exist, and numbers where conditions are needed. When it evaluates, it refuses to
+// do not exist, numbers where conditions are needed, and comparisons with a word that cannot be. When it evaluates, it refuses to
 // compare what was not measured: a flow that failed, a counter that the kernel lacks, a
 // latency of no transaction, a result that is no finite number.
 package expect

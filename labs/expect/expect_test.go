@@ -61,7 +61,7 @@ func testResult(latency time.Duration) *tcplabv1.TrialResult {
 					{At: durationpb.New(70 * ms), SndCwnd: 40, SndSsthresh: 30},
 				}},
 			},
-			{Name: "bulk", Kind: "bulk", Error: "connection reset by peer", Latency: &tcplabv1.LatencySummary{}},
+			{Name: "bulk", Kind: "bulk", Error: "connection reset by peer", Outcome: tcplabv1.FlowOutcome_FLOW_OUTCOME_RESET, Latency: &tcplabv1.LatencySummary{}},
 		},
 		Links: []*tcplabv1.LinkReport{
 			{Name: "access", Direction: tcplabv1.LinkDirection_LINK_DIRECTION_FORWARD, Path: "web", Counters: &tcplabv1.LinkCounters{Lost: 99}},
@@ -221,6 +221,8 @@ func TestCompileErrors(t *testing.T) {
 		{"where", "rtt^", "a condition (true or false) is needed, this is a number"},
 		{"that", "counter.client.TcpActiveOpens^", "a condition (true or false) is needed, this is a number"},
 		{"that", "rtt ^== \"x\"", "== cannot be applied to (a number, a text)"},
+		{"that", "flow.get.outcome == ^\"refuse\"", `flow.get.outcome is never "refuse" (did you mean refused?): it is one of completed, refused, reset`},
+		{"that", "^\"DEADLINE\" != flow.get.outcome", "did you mean deadline?"},
 		{"rival", "^counter.client.TcpActiveOpens", "counter is what was measured"},
 		{"within.slack", "^jiffy", "unknown name jiffy"},
 		{"measure", "\"é\" == congestion ? ^ratt : 1", "did you mean rate?"},
@@ -291,6 +293,10 @@ func TestEvaluationErrors(t *testing.T) {
 	got, err := evaluate(t, &tcplabv1.Expectation{That: `flow.bulk.error == "connection reset by peer"`}, results(84*ms))
 	if err != nil || got.GetVerdict() != tcplabv1.Verdict_VERDICT_PASSED {
 		t.Errorf("a flow's error can be asked for: %v, %v", got.GetVerdict(), err)
+	}
+	got, err = evaluate(t, &tcplabv1.Expectation{That: `flow.bulk.outcome == "reset" && flow.get.outcome != "deadline"`}, results(84*ms))
+	if err != nil || got.GetVerdict() != tcplabv1.Verdict_VERDICT_PASSED {
+		t.Errorf("a flow's outcome can be asked for: %v, %v", got.GetVerdict(), err)
 	}
 	nan := testResult(84 * ms)
 	nan.Flows[0].GoodputBps = math.NaN()

@@ -38,6 +38,9 @@ func (env *environment) compile(src string, want *types.Type) (*expression, erro
 		return nil, env.explain(src, tree, issues)
 	}
 	tree = checked.NativeRep()
+	if err := env.impossible(src, tree); err != nil {
+		return nil, err
+	}
 	if got := tree.GetType(tree.Expr().ID()); !got.IsExactType(want) {
 		return nil, &Error{Message: fmt.Sprintf("%s is needed, this is %s", describe(want), describe(got))}
 	}

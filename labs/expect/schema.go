@@ -66,10 +66,12 @@ func (s *schema) add(message protoreflect.MessageDescriptor) {
 	}
 }
 
-// field is one field of an object: its type and the unit of its numbers.
+// field is one field of an object: its type, the unit of its numbers, and the words that
+// it can be, if it is one of a few.
 type field struct {
-	typ  *types.Type
-	unit string
+	typ   *types.Type
+	unit  string
+	words []string
 }
 
 // field looks a field up; ok is false where the object has none of the name.
@@ -147,7 +149,7 @@ func (s *schema) names(object string) []string {
 }
 
 // fieldOf is a message's field as expressions see it: every number and duration is a
-// double. Fields of other kinds are not visible.
+// double, and a value of an enum a text (see [enumText]). Fields of other kinds are not visible.
 func fieldOf(fd protoreflect.FieldDescriptor) (field, bool) {
 	switch {
 	case fd == nil || fd.IsMap():
@@ -163,6 +165,14 @@ func fieldOf(fd protoreflect.FieldDescriptor) (field, bool) {
 	switch fd.Kind() {
 	case protoreflect.MessageKind:
 		return field{typ: types.NewObjectType(string(fd.Message().FullName()))}, true
+	case protoreflect.EnumKind:
+		var words []string
+		for i := range fd.Enum().Values().Len() {
+			if number := fd.Enum().Values().Get(i).Number(); number != 0 {
+				words = append(words, enumText(fd.Enum(), number))
+			}
+		}
+		return field{typ: types.StringType, words: words}, true
 	case protoreflect.StringKind:
 		return field{typ: types.StringType}, true
 	case protoreflect.BoolKind:

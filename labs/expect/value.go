@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"strings"
 
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
@@ -73,13 +74,13 @@ func flowsObject(result *tcplabv1.TrialResult) *object {
 }
 
 // flowObject is one flow. A flow that failed has nothing to compare: only what
-// it is and its error can be read.
+// it is, how it ended, and its error can be read.
 func flowObject(flow *tcplabv1.FlowResult) *object {
 	path := "flow." + flow.GetName()
 	o := messageObject(path, flow.ProtoReflect())
 	read := o.get
 	o.get = func(name string) (any, error) {
-		if flow.GetError() != "" && name != "error" && name != "name" && name != "kind" {
+		if flow.GetError() != "" && name != "error" && name != "outcome" && name != "name" && name != "kind" {
 			return nil, fmt.Errorf("the flow %s failed: %s", flow.GetName(), flow.GetError())
 		}
 		v, err := read(name)
@@ -130,6 +131,8 @@ func messageObject(path string, message protoreflect.Message) *object {
 			return messageObject(path, v.Message()), nil
 		}
 		switch x := v.Interface().(type) {
+		case protoreflect.EnumNumber:
+			return types.String(enumText(fd.Enum(), x)), nil
 		case string:
 			return types.String(x), nil
 		case bool:
@@ -193,4 +196,16 @@ func kernelObject(kernel *tcplabv1.Kernel) *object {
 		return read(name)
 	}
 	return o
+}
+
+// enumText is a value of an enum as expressions know it: its name in lower case, without
+// the enum's ("refused" for FLOW_OUTCOME_REFUSED); empty where it is not set.
+func enumText(enum protoreflect.EnumDescriptor, number protoreflect.EnumNumber) string {
+	value := enum.Values().ByNumber(number)
+	if value == nil || number == 0 {
+		return ""
+	}
+	// By the contract's naming the value of 0 is the enum's name and UNSPECIFIED.
+	prefix := strings.TrimSuffix(string(enum.Values().ByNumber(0).Name()), "UNSPECIFIED")
+	return strings.ToLower(strings.TrimPrefix(string(value.Name()), prefix))
 }

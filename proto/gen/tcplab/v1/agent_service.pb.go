@@ -1160,7 +1160,9 @@ type FlowEnded struct {
 	// The flow's name.
 	Flow string `protobuf:"bytes,1,opt,name=flow,proto3" json:"flow,omitempty"`
 	// Empty where it did all it should.
-	Error         string `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	// How it ended.
+	Outcome       FlowOutcome `protobuf:"varint,3,opt,name=outcome,proto3,enum=tcplab.v1.FlowOutcome" json:"outcome,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1207,6 +1209,13 @@ func (x *FlowEnded) GetError() string {
 		return x.Error
 	}
 	return ""
+}
+
+func (x *FlowEnded) GetOutcome() FlowOutcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return FlowOutcome_FLOW_OUTCOME_UNSPECIFIED
 }
 
 // TrialEnded carries the result.
@@ -1811,10 +1820,11 @@ const file_tcplab_v1_agent_service_proto_rawDesc = "" +
 	"\x11ExperimentStarted\x12\x1e\n" +
 	"\n" +
 	"experiment\x18\x01 \x01(\tR\n" +
-	"experiment\"5\n" +
+	"experiment\"g\n" +
 	"\tFlowEnded\x12\x12\n" +
 	"\x04flow\x18\x01 \x01(\tR\x04flow\x12\x14\n" +
-	"\x05error\x18\x02 \x01(\tR\x05error\"V\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\x120\n" +
+	"\aoutcome\x18\x03 \x01(\x0e2\x16.tcplab.v1.FlowOutcomeR\aoutcome\"V\n" +
 	"\n" +
 	"TrialEnded\x12.\n" +
 	"\x06result\x18\x01 \x01(\v2\x16.tcplab.v1.TrialResultR\x06result\x12\x18\n" +
@@ -1918,7 +1928,8 @@ var file_tcplab_v1_agent_service_proto_goTypes = []any{
 	(*ProgramInput)(nil),             // 37: tcplab.v1.ProgramInput
 	(*ProgramOutput)(nil),            // 38: tcplab.v1.ProgramOutput
 	(*timestamppb.Timestamp)(nil),    // 39: google.protobuf.Timestamp
-	(*TrialResult)(nil),              // 40: tcplab.v1.TrialResult
+	(FlowOutcome)(0),                 // 40: tcplab.v1.FlowOutcome
+	(*TrialResult)(nil),              // 41: tcplab.v1.TrialResult
 }
 var file_tcplab_v1_agent_service_proto_depIdxs = []int32{
 	32, // 0: tcplab.v1.GetHostResponse.host:type_name -> tcplab.v1.Host
@@ -1937,40 +1948,41 @@ var file_tcplab_v1_agent_service_proto_depIdxs = []int32{
 	19, // 13: tcplab.v1.WatchTrialResponse.experiment_started:type_name -> tcplab.v1.ExperimentStarted
 	20, // 14: tcplab.v1.WatchTrialResponse.flow_ended:type_name -> tcplab.v1.FlowEnded
 	21, // 15: tcplab.v1.WatchTrialResponse.trial_ended:type_name -> tcplab.v1.TrialEnded
-	40, // 16: tcplab.v1.TrialEnded.result:type_name -> tcplab.v1.TrialResult
-	0,  // 17: tcplab.v1.AgentService.GetHost:input_type -> tcplab.v1.GetHostRequest
-	2,  // 18: tcplab.v1.AgentService.Apply:input_type -> tcplab.v1.ApplyRequest
-	5,  // 19: tcplab.v1.AgentService.Verify:input_type -> tcplab.v1.VerifyRequest
-	13, // 20: tcplab.v1.AgentService.StartSchedules:input_type -> tcplab.v1.StartSchedulesRequest
-	7,  // 21: tcplab.v1.AgentService.ReadLinks:input_type -> tcplab.v1.ReadLinksRequest
-	9,  // 22: tcplab.v1.AgentService.ChangeLink:input_type -> tcplab.v1.ChangeLinkRequest
-	11, // 23: tcplab.v1.AgentService.RunProgram:input_type -> tcplab.v1.RunProgramRequest
-	15, // 24: tcplab.v1.AgentService.StartTrial:input_type -> tcplab.v1.StartTrialRequest
-	17, // 25: tcplab.v1.AgentService.WatchTrial:input_type -> tcplab.v1.WatchTrialRequest
-	22, // 26: tcplab.v1.AgentService.CancelTrial:input_type -> tcplab.v1.CancelTrialRequest
-	24, // 27: tcplab.v1.AgentService.ReadArtifact:input_type -> tcplab.v1.ReadArtifactRequest
-	26, // 28: tcplab.v1.AgentService.AcknowledgeTrial:input_type -> tcplab.v1.AcknowledgeTrialRequest
-	28, // 29: tcplab.v1.AgentService.RenewLease:input_type -> tcplab.v1.RenewLeaseRequest
-	30, // 30: tcplab.v1.AgentService.Remove:input_type -> tcplab.v1.RemoveRequest
-	1,  // 31: tcplab.v1.AgentService.GetHost:output_type -> tcplab.v1.GetHostResponse
-	3,  // 32: tcplab.v1.AgentService.Apply:output_type -> tcplab.v1.ApplyResponse
-	6,  // 33: tcplab.v1.AgentService.Verify:output_type -> tcplab.v1.VerifyResponse
-	14, // 34: tcplab.v1.AgentService.StartSchedules:output_type -> tcplab.v1.StartSchedulesResponse
-	8,  // 35: tcplab.v1.AgentService.ReadLinks:output_type -> tcplab.v1.ReadLinksResponse
-	10, // 36: tcplab.v1.AgentService.ChangeLink:output_type -> tcplab.v1.ChangeLinkResponse
-	12, // 37: tcplab.v1.AgentService.RunProgram:output_type -> tcplab.v1.RunProgramResponse
-	16, // 38: tcplab.v1.AgentService.StartTrial:output_type -> tcplab.v1.StartTrialResponse
-	18, // 39: tcplab.v1.AgentService.WatchTrial:output_type -> tcplab.v1.WatchTrialResponse
-	23, // 40: tcplab.v1.AgentService.CancelTrial:output_type -> tcplab.v1.CancelTrialResponse
-	25, // 41: tcplab.v1.AgentService.ReadArtifact:output_type -> tcplab.v1.ReadArtifactResponse
-	27, // 42: tcplab.v1.AgentService.AcknowledgeTrial:output_type -> tcplab.v1.AcknowledgeTrialResponse
-	29, // 43: tcplab.v1.AgentService.RenewLease:output_type -> tcplab.v1.RenewLeaseResponse
-	31, // 44: tcplab.v1.AgentService.Remove:output_type -> tcplab.v1.RemoveResponse
-	31, // [31:45] is the sub-list for method output_type
-	17, // [17:31] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	40, // 16: tcplab.v1.FlowEnded.outcome:type_name -> tcplab.v1.FlowOutcome
+	41, // 17: tcplab.v1.TrialEnded.result:type_name -> tcplab.v1.TrialResult
+	0,  // 18: tcplab.v1.AgentService.GetHost:input_type -> tcplab.v1.GetHostRequest
+	2,  // 19: tcplab.v1.AgentService.Apply:input_type -> tcplab.v1.ApplyRequest
+	5,  // 20: tcplab.v1.AgentService.Verify:input_type -> tcplab.v1.VerifyRequest
+	13, // 21: tcplab.v1.AgentService.StartSchedules:input_type -> tcplab.v1.StartSchedulesRequest
+	7,  // 22: tcplab.v1.AgentService.ReadLinks:input_type -> tcplab.v1.ReadLinksRequest
+	9,  // 23: tcplab.v1.AgentService.ChangeLink:input_type -> tcplab.v1.ChangeLinkRequest
+	11, // 24: tcplab.v1.AgentService.RunProgram:input_type -> tcplab.v1.RunProgramRequest
+	15, // 25: tcplab.v1.AgentService.StartTrial:input_type -> tcplab.v1.StartTrialRequest
+	17, // 26: tcplab.v1.AgentService.WatchTrial:input_type -> tcplab.v1.WatchTrialRequest
+	22, // 27: tcplab.v1.AgentService.CancelTrial:input_type -> tcplab.v1.CancelTrialRequest
+	24, // 28: tcplab.v1.AgentService.ReadArtifact:input_type -> tcplab.v1.ReadArtifactRequest
+	26, // 29: tcplab.v1.AgentService.AcknowledgeTrial:input_type -> tcplab.v1.AcknowledgeTrialRequest
+	28, // 30: tcplab.v1.AgentService.RenewLease:input_type -> tcplab.v1.RenewLeaseRequest
+	30, // 31: tcplab.v1.AgentService.Remove:input_type -> tcplab.v1.RemoveRequest
+	1,  // 32: tcplab.v1.AgentService.GetHost:output_type -> tcplab.v1.GetHostResponse
+	3,  // 33: tcplab.v1.AgentService.Apply:output_type -> tcplab.v1.ApplyResponse
+	6,  // 34: tcplab.v1.AgentService.Verify:output_type -> tcplab.v1.VerifyResponse
+	14, // 35: tcplab.v1.AgentService.StartSchedules:output_type -> tcplab.v1.StartSchedulesResponse
+	8,  // 36: tcplab.v1.AgentService.ReadLinks:output_type -> tcplab.v1.ReadLinksResponse
+	10, // 37: tcplab.v1.AgentService.ChangeLink:output_type -> tcplab.v1.ChangeLinkResponse
+	12, // 38: tcplab.v1.AgentService.RunProgram:output_type -> tcplab.v1.RunProgramResponse
+	16, // 39: tcplab.v1.AgentService.StartTrial:output_type -> tcplab.v1.StartTrialResponse
+	18, // 40: tcplab.v1.AgentService.WatchTrial:output_type -> tcplab.v1.WatchTrialResponse
+	23, // 41: tcplab.v1.AgentService.CancelTrial:output_type -> tcplab.v1.CancelTrialResponse
+	25, // 42: tcplab.v1.AgentService.ReadArtifact:output_type -> tcplab.v1.ReadArtifactResponse
+	27, // 43: tcplab.v1.AgentService.AcknowledgeTrial:output_type -> tcplab.v1.AcknowledgeTrialResponse
+	29, // 44: tcplab.v1.AgentService.RenewLease:output_type -> tcplab.v1.RenewLeaseResponse
+	31, // 45: tcplab.v1.AgentService.Remove:output_type -> tcplab.v1.RemoveResponse
+	32, // [32:46] is the sub-list for method output_type
+	18, // [18:32] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_agent_service_proto_init() }

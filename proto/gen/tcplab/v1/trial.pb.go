@@ -133,6 +133,104 @@ func (LinkDirection) EnumDescriptor() ([]byte, []int) {
 	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{1}
 }
 
+// FlowOutcome names how a flow ended. Of several things that went wrong it is the first.
+type FlowOutcome int32
+
+const (
+	// Never sent.
+	FlowOutcome_FLOW_OUTCOME_UNSPECIFIED FlowOutcome = 0
+	// It did all it should.
+	FlowOutcome_FLOW_OUTCOME_COMPLETED FlowOutcome = 1
+	// Nobody listened: the handshake was answered with a reset (ECONNREFUSED).
+	FlowOutcome_FLOW_OUTCOME_REFUSED FlowOutcome = 2
+	// The peer's host reset a connection that stood (ECONNRESET, EPIPE, ECONNABORTED).
+	FlowOutcome_FLOW_OUTCOME_RESET FlowOutcome = 3
+	// TCP gave a connection up: a handshake, data or probes remained without an answer
+	// (ETIMEDOUT).
+	FlowOutcome_FLOW_OUTCOME_TIMED_OUT FlowOutcome = 4
+	// No way led to the peer (ENETUNREACH, EHOSTUNREACH, ENETDOWN, EHOSTDOWN).
+	FlowOutcome_FLOW_OUTCOME_UNREACHABLE FlowOutcome = 5
+	// A name has no address.
+	FlowOutcome_FLOW_OUTCOME_NAME_NOT_FOUND FlowOutcome = 6
+	// A program ended with a failure, or could not be started.
+	FlowOutcome_FLOW_OUTCOME_PROGRAM_FAILED FlowOutcome = 7
+	// A program, or a server, did not become ready in its time.
+	FlowOutcome_FLOW_OUTCOME_NEVER_READY FlowOutcome = 8
+	// The time that the lab gives it was up before it had ended.
+	FlowOutcome_FLOW_OUTCOME_DEADLINE FlowOutcome = 9
+	// It was stopped from outside: the trial was cancelled, or another flow failed.
+	FlowOutcome_FLOW_OUTCOME_CANCELLED FlowOutcome = 10
+	// The peer ended the connection in order, and too early.
+	FlowOutcome_FLOW_OUTCOME_ENDED_EARLY FlowOutcome = 11
+	// It did not begin, as a flow that it was to come after did not complete.
+	FlowOutcome_FLOW_OUTCOME_SKIPPED FlowOutcome = 12
+	// Anything else, an option that the kernel does not grant among it.
+	FlowOutcome_FLOW_OUTCOME_ERROR FlowOutcome = 13
+)
+
+// Enum value maps for FlowOutcome.
+var (
+	FlowOutcome_name = map[int32]string{
+		0:  "FLOW_OUTCOME_UNSPECIFIED",
+		1:  "FLOW_OUTCOME_COMPLETED",
+		2:  "FLOW_OUTCOME_REFUSED",
+		3:  "FLOW_OUTCOME_RESET",
+		4:  "FLOW_OUTCOME_TIMED_OUT",
+		5:  "FLOW_OUTCOME_UNREACHABLE",
+		6:  "FLOW_OUTCOME_NAME_NOT_FOUND",
+		7:  "FLOW_OUTCOME_PROGRAM_FAILED",
+		8:  "FLOW_OUTCOME_NEVER_READY",
+		9:  "FLOW_OUTCOME_DEADLINE",
+		10: "FLOW_OUTCOME_CANCELLED",
+		11: "FLOW_OUTCOME_ENDED_EARLY",
+		12: "FLOW_OUTCOME_SKIPPED",
+		13: "FLOW_OUTCOME_ERROR",
+	}
+	FlowOutcome_value = map[string]int32{
+		"FLOW_OUTCOME_UNSPECIFIED":    0,
+		"FLOW_OUTCOME_COMPLETED":      1,
+		"FLOW_OUTCOME_REFUSED":        2,
+		"FLOW_OUTCOME_RESET":          3,
+		"FLOW_OUTCOME_TIMED_OUT":      4,
+		"FLOW_OUTCOME_UNREACHABLE":    5,
+		"FLOW_OUTCOME_NAME_NOT_FOUND": 6,
+		"FLOW_OUTCOME_PROGRAM_FAILED": 7,
+		"FLOW_OUTCOME_NEVER_READY":    8,
+		"FLOW_OUTCOME_DEADLINE":       9,
+		"FLOW_OUTCOME_CANCELLED":      10,
+		"FLOW_OUTCOME_ENDED_EARLY":    11,
+		"FLOW_OUTCOME_SKIPPED":        12,
+		"FLOW_OUTCOME_ERROR":          13,
+	}
+)
+
+func (x FlowOutcome) Enum() *FlowOutcome {
+	p := new(FlowOutcome)
+	*p = x
+	return p
+}
+
+func (x FlowOutcome) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FlowOutcome) Descriptor() protoreflect.EnumDescriptor {
+	return file_tcplab_v1_trial_proto_enumTypes[2].Descriptor()
+}
+
+func (FlowOutcome) Type() protoreflect.EnumType {
+	return &file_tcplab_v1_trial_proto_enumTypes[2]
+}
+
+func (x FlowOutcome) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FlowOutcome.Descriptor instead.
+func (FlowOutcome) EnumDescriptor() ([]byte, []int) {
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{2}
+}
+
 // TrialResult is what one trial measured, at both ends of each flow.
 type TrialResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -769,7 +867,10 @@ type FlowResult struct {
 	// Latency of each transaction of an open loop from when it in fact began, as a closed loop
 	// would count it: it leaves out how long a request waited for the ones before
 	// (coordinated omission). Unset for all other flows.
-	Uncorrected   *LatencySummary `protobuf:"bytes,12,opt,name=uncorrected,proto3" json:"uncorrected,omitempty"`
+	Uncorrected *LatencySummary `protobuf:"bytes,12,opt,name=uncorrected,proto3" json:"uncorrected,omitempty"`
+	// How it ended, in one word: `error` says more. Expectations see it in lower case
+	// ("refused"). Whatever it is, the result has what was measured until then.
+	Outcome       FlowOutcome `protobuf:"varint,13,opt,name=outcome,proto3,enum=tcplab.v1.FlowOutcome" json:"outcome,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -886,6 +987,13 @@ func (x *FlowResult) GetUncorrected() *LatencySummary {
 		return x.Uncorrected
 	}
 	return nil
+}
+
+func (x *FlowResult) GetOutcome() FlowOutcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return FlowOutcome_FLOW_OUTCOME_UNSPECIFIED
 }
 
 // WriteTiming is one write of a burst, at both ends. Times count from when the client
@@ -1748,7 +1856,7 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\treordered\x18\n" +
 	" \x01(\x04R\treordered\x12\x14\n" +
 	"\x05early\x18\v \x01(\x04R\x05early\x12\x16\n" +
-	"\x06queued\x18\f \x01(\rR\x06queued\"\xd5\x03\n" +
+	"\x06queued\x18\f \x01(\rR\x06queued\"\x87\x04\n" +
 	"\n" +
 	"FlowResult\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
@@ -1764,7 +1872,8 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\x05error\x18\n" +
 	" \x01(\tR\x05error\x12.\n" +
 	"\x06writes\x18\v \x03(\v2\x16.tcplab.v1.WriteTimingR\x06writes\x12;\n" +
-	"\vuncorrected\x18\f \x01(\v2\x19.tcplab.v1.LatencySummaryR\vuncorrected\"\xe9\x01\n" +
+	"\vuncorrected\x18\f \x01(\v2\x19.tcplab.v1.LatencySummaryR\vuncorrected\x120\n" +
+	"\aoutcome\x18\r \x01(\x0e2\x16.tcplab.v1.FlowOutcomeR\aoutcome\"\xe9\x01\n" +
 	"\vWriteTiming\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\x12)\n" +
 	"\x02at\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x02at\x123\n" +
@@ -1855,7 +1964,23 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\rLinkDirection\x12\x1e\n" +
 	"\x1aLINK_DIRECTION_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16LINK_DIRECTION_FORWARD\x10\x01\x12\x1b\n" +
-	"\x17LINK_DIRECTION_BACKWARD\x10\x02B\x97\x01\n" +
+	"\x17LINK_DIRECTION_BACKWARD\x10\x02*\x9a\x03\n" +
+	"\vFlowOutcome\x12\x1c\n" +
+	"\x18FLOW_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16FLOW_OUTCOME_COMPLETED\x10\x01\x12\x18\n" +
+	"\x14FLOW_OUTCOME_REFUSED\x10\x02\x12\x16\n" +
+	"\x12FLOW_OUTCOME_RESET\x10\x03\x12\x1a\n" +
+	"\x16FLOW_OUTCOME_TIMED_OUT\x10\x04\x12\x1c\n" +
+	"\x18FLOW_OUTCOME_UNREACHABLE\x10\x05\x12\x1f\n" +
+	"\x1bFLOW_OUTCOME_NAME_NOT_FOUND\x10\x06\x12\x1f\n" +
+	"\x1bFLOW_OUTCOME_PROGRAM_FAILED\x10\a\x12\x1c\n" +
+	"\x18FLOW_OUTCOME_NEVER_READY\x10\b\x12\x19\n" +
+	"\x15FLOW_OUTCOME_DEADLINE\x10\t\x12\x1a\n" +
+	"\x16FLOW_OUTCOME_CANCELLED\x10\n" +
+	"\x12\x1c\n" +
+	"\x18FLOW_OUTCOME_ENDED_EARLY\x10\v\x12\x18\n" +
+	"\x14FLOW_OUTCOME_SKIPPED\x10\f\x12\x16\n" +
+	"\x12FLOW_OUTCOME_ERROR\x10\rB\x97\x01\n" +
 	"\rcom.tcplab.v1B\n" +
 	"TrialProtoP\x01Z5github.com/tcplab/tcplab/proto/gen/tcplab/v1;tcplabv1\xa2\x02\x03TXX\xaa\x02\tTcplab.V1\xca\x02\tTcplab\\V1\xe2\x02\x15Tcplab\\V1\\GPBMetadata\xea\x02\n" +
 	"Tcplab::V1b\x06proto3"
@@ -1872,88 +1997,90 @@ func file_tcplab_v1_trial_proto_rawDescGZIP() []byte {
 	return file_tcplab_v1_trial_proto_rawDescData
 }
 
-var file_tcplab_v1_trial_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_tcplab_v1_trial_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_tcplab_v1_trial_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_tcplab_v1_trial_proto_goTypes = []any{
 	(LinkVerdict)(0),              // 0: tcplab.v1.LinkVerdict
 	(LinkDirection)(0),            // 1: tcplab.v1.LinkDirection
-	(*TrialResult)(nil),           // 2: tcplab.v1.TrialResult
-	(*LinkReport)(nil),            // 3: tcplab.v1.LinkReport
-	(*LinkLateness)(nil),          // 4: tcplab.v1.LinkLateness
-	(*LatenessBucket)(nil),        // 5: tcplab.v1.LatenessBucket
-	(*LinkMeasurement)(nil),       // 6: tcplab.v1.LinkMeasurement
-	(*LinkCounters)(nil),          // 7: tcplab.v1.LinkCounters
-	(*FlowResult)(nil),            // 8: tcplab.v1.FlowResult
-	(*WriteTiming)(nil),           // 9: tcplab.v1.WriteTiming
-	(*LatencySummary)(nil),        // 10: tcplab.v1.LatencySummary
-	(*FlowEnd)(nil),               // 11: tcplab.v1.FlowEnd
-	(*CwndChange)(nil),            // 12: tcplab.v1.CwndChange
-	(*TcpInfo)(nil),               // 13: tcplab.v1.TcpInfo
-	(*NodeCounters)(nil),          // 14: tcplab.v1.NodeCounters
-	(*Artifact)(nil),              // 15: tcplab.v1.Artifact
-	nil,                           // 16: tcplab.v1.NodeCounters.ValuesEntry
-	(*Kernel)(nil),                // 17: tcplab.v1.Kernel
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
-	(Engine)(0),                   // 20: tcplab.v1.Engine
-	(*Shape)(nil),                 // 21: tcplab.v1.Shape
-	(*SocketOptions)(nil),         // 22: tcplab.v1.SocketOptions
+	(FlowOutcome)(0),              // 2: tcplab.v1.FlowOutcome
+	(*TrialResult)(nil),           // 3: tcplab.v1.TrialResult
+	(*LinkReport)(nil),            // 4: tcplab.v1.LinkReport
+	(*LinkLateness)(nil),          // 5: tcplab.v1.LinkLateness
+	(*LatenessBucket)(nil),        // 6: tcplab.v1.LatenessBucket
+	(*LinkMeasurement)(nil),       // 7: tcplab.v1.LinkMeasurement
+	(*LinkCounters)(nil),          // 8: tcplab.v1.LinkCounters
+	(*FlowResult)(nil),            // 9: tcplab.v1.FlowResult
+	(*WriteTiming)(nil),           // 10: tcplab.v1.WriteTiming
+	(*LatencySummary)(nil),        // 11: tcplab.v1.LatencySummary
+	(*FlowEnd)(nil),               // 12: tcplab.v1.FlowEnd
+	(*CwndChange)(nil),            // 13: tcplab.v1.CwndChange
+	(*TcpInfo)(nil),               // 14: tcplab.v1.TcpInfo
+	(*NodeCounters)(nil),          // 15: tcplab.v1.NodeCounters
+	(*Artifact)(nil),              // 16: tcplab.v1.Artifact
+	nil,                           // 17: tcplab.v1.NodeCounters.ValuesEntry
+	(*Kernel)(nil),                // 18: tcplab.v1.Kernel
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
+	(Engine)(0),                   // 21: tcplab.v1.Engine
+	(*Shape)(nil),                 // 22: tcplab.v1.Shape
+	(*SocketOptions)(nil),         // 23: tcplab.v1.SocketOptions
 }
 var file_tcplab_v1_trial_proto_depIdxs = []int32{
-	3,  // 0: tcplab.v1.TrialResult.links:type_name -> tcplab.v1.LinkReport
-	8,  // 1: tcplab.v1.TrialResult.flows:type_name -> tcplab.v1.FlowResult
-	14, // 2: tcplab.v1.TrialResult.counters:type_name -> tcplab.v1.NodeCounters
-	17, // 3: tcplab.v1.TrialResult.kernel:type_name -> tcplab.v1.Kernel
-	15, // 4: tcplab.v1.TrialResult.artifacts:type_name -> tcplab.v1.Artifact
-	18, // 5: tcplab.v1.TrialResult.start_time:type_name -> google.protobuf.Timestamp
-	19, // 6: tcplab.v1.TrialResult.elapsed:type_name -> google.protobuf.Duration
+	4,  // 0: tcplab.v1.TrialResult.links:type_name -> tcplab.v1.LinkReport
+	9,  // 1: tcplab.v1.TrialResult.flows:type_name -> tcplab.v1.FlowResult
+	15, // 2: tcplab.v1.TrialResult.counters:type_name -> tcplab.v1.NodeCounters
+	18, // 3: tcplab.v1.TrialResult.kernel:type_name -> tcplab.v1.Kernel
+	16, // 4: tcplab.v1.TrialResult.artifacts:type_name -> tcplab.v1.Artifact
+	19, // 5: tcplab.v1.TrialResult.start_time:type_name -> google.protobuf.Timestamp
+	20, // 6: tcplab.v1.TrialResult.elapsed:type_name -> google.protobuf.Duration
 	1,  // 7: tcplab.v1.LinkReport.direction:type_name -> tcplab.v1.LinkDirection
-	20, // 8: tcplab.v1.LinkReport.engine:type_name -> tcplab.v1.Engine
-	21, // 9: tcplab.v1.LinkReport.spec:type_name -> tcplab.v1.Shape
-	6,  // 10: tcplab.v1.LinkReport.measured:type_name -> tcplab.v1.LinkMeasurement
+	21, // 8: tcplab.v1.LinkReport.engine:type_name -> tcplab.v1.Engine
+	22, // 9: tcplab.v1.LinkReport.spec:type_name -> tcplab.v1.Shape
+	7,  // 10: tcplab.v1.LinkReport.measured:type_name -> tcplab.v1.LinkMeasurement
 	0,  // 11: tcplab.v1.LinkReport.verdict:type_name -> tcplab.v1.LinkVerdict
-	7,  // 12: tcplab.v1.LinkReport.counters:type_name -> tcplab.v1.LinkCounters
-	21, // 13: tcplab.v1.LinkReport.applied:type_name -> tcplab.v1.Shape
-	4,  // 14: tcplab.v1.LinkReport.lateness:type_name -> tcplab.v1.LinkLateness
-	10, // 15: tcplab.v1.LinkLateness.summary:type_name -> tcplab.v1.LatencySummary
-	5,  // 16: tcplab.v1.LinkLateness.buckets:type_name -> tcplab.v1.LatenessBucket
-	19, // 17: tcplab.v1.LatenessBucket.upper:type_name -> google.protobuf.Duration
-	19, // 18: tcplab.v1.LinkMeasurement.delay:type_name -> google.protobuf.Duration
-	19, // 19: tcplab.v1.LinkMeasurement.jitter:type_name -> google.protobuf.Duration
-	11, // 20: tcplab.v1.FlowResult.client:type_name -> tcplab.v1.FlowEnd
-	11, // 21: tcplab.v1.FlowResult.server:type_name -> tcplab.v1.FlowEnd
-	10, // 22: tcplab.v1.FlowResult.connect:type_name -> tcplab.v1.LatencySummary
-	10, // 23: tcplab.v1.FlowResult.latency:type_name -> tcplab.v1.LatencySummary
-	9,  // 24: tcplab.v1.FlowResult.writes:type_name -> tcplab.v1.WriteTiming
-	10, // 25: tcplab.v1.FlowResult.uncorrected:type_name -> tcplab.v1.LatencySummary
-	19, // 26: tcplab.v1.WriteTiming.at:type_name -> google.protobuf.Duration
-	19, // 27: tcplab.v1.WriteTiming.blocked:type_name -> google.protobuf.Duration
-	19, // 28: tcplab.v1.WriteTiming.first:type_name -> google.protobuf.Duration
-	19, // 29: tcplab.v1.WriteTiming.latency:type_name -> google.protobuf.Duration
-	19, // 30: tcplab.v1.LatencySummary.min:type_name -> google.protobuf.Duration
-	19, // 31: tcplab.v1.LatencySummary.mean:type_name -> google.protobuf.Duration
-	19, // 32: tcplab.v1.LatencySummary.p50:type_name -> google.protobuf.Duration
-	19, // 33: tcplab.v1.LatencySummary.p90:type_name -> google.protobuf.Duration
-	19, // 34: tcplab.v1.LatencySummary.p99:type_name -> google.protobuf.Duration
-	19, // 35: tcplab.v1.LatencySummary.max:type_name -> google.protobuf.Duration
-	13, // 36: tcplab.v1.FlowEnd.tcp_info:type_name -> tcplab.v1.TcpInfo
-	12, // 37: tcplab.v1.FlowEnd.cwnd_series:type_name -> tcplab.v1.CwndChange
-	22, // 38: tcplab.v1.FlowEnd.socket:type_name -> tcplab.v1.SocketOptions
-	19, // 39: tcplab.v1.CwndChange.at:type_name -> google.protobuf.Duration
-	19, // 40: tcplab.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
-	19, // 41: tcplab.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
-	19, // 42: tcplab.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
-	19, // 43: tcplab.v1.TcpInfo.rttvar:type_name -> google.protobuf.Duration
-	19, // 44: tcplab.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
-	19, // 45: tcplab.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
-	19, // 46: tcplab.v1.TcpInfo.rwnd_limited:type_name -> google.protobuf.Duration
-	19, // 47: tcplab.v1.TcpInfo.sndbuf_limited:type_name -> google.protobuf.Duration
-	16, // 48: tcplab.v1.NodeCounters.values:type_name -> tcplab.v1.NodeCounters.ValuesEntry
-	49, // [49:49] is the sub-list for method output_type
-	49, // [49:49] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	8,  // 12: tcplab.v1.LinkReport.counters:type_name -> tcplab.v1.LinkCounters
+	22, // 13: tcplab.v1.LinkReport.applied:type_name -> tcplab.v1.Shape
+	5,  // 14: tcplab.v1.LinkReport.lateness:type_name -> tcplab.v1.LinkLateness
+	11, // 15: tcplab.v1.LinkLateness.summary:type_name -> tcplab.v1.LatencySummary
+	6,  // 16: tcplab.v1.LinkLateness.buckets:type_name -> tcplab.v1.LatenessBucket
+	20, // 17: tcplab.v1.LatenessBucket.upper:type_name -> google.protobuf.Duration
+	20, // 18: tcplab.v1.LinkMeasurement.delay:type_name -> google.protobuf.Duration
+	20, // 19: tcplab.v1.LinkMeasurement.jitter:type_name -> google.protobuf.Duration
+	12, // 20: tcplab.v1.FlowResult.client:type_name -> tcplab.v1.FlowEnd
+	12, // 21: tcplab.v1.FlowResult.server:type_name -> tcplab.v1.FlowEnd
+	11, // 22: tcplab.v1.FlowResult.connect:type_name -> tcplab.v1.LatencySummary
+	11, // 23: tcplab.v1.FlowResult.latency:type_name -> tcplab.v1.LatencySummary
+	10, // 24: tcplab.v1.FlowResult.writes:type_name -> tcplab.v1.WriteTiming
+	11, // 25: tcplab.v1.FlowResult.uncorrected:type_name -> tcplab.v1.LatencySummary
+	2,  // 26: tcplab.v1.FlowResult.outcome:type_name -> tcplab.v1.FlowOutcome
+	20, // 27: tcplab.v1.WriteTiming.at:type_name -> google.protobuf.Duration
+	20, // 28: tcplab.v1.WriteTiming.blocked:type_name -> google.protobuf.Duration
+	20, // 29: tcplab.v1.WriteTiming.first:type_name -> google.protobuf.Duration
+	20, // 30: tcplab.v1.WriteTiming.latency:type_name -> google.protobuf.Duration
+	20, // 31: tcplab.v1.LatencySummary.min:type_name -> google.protobuf.Duration
+	20, // 32: tcplab.v1.LatencySummary.mean:type_name -> google.protobuf.Duration
+	20, // 33: tcplab.v1.LatencySummary.p50:type_name -> google.protobuf.Duration
+	20, // 34: tcplab.v1.LatencySummary.p90:type_name -> google.protobuf.Duration
+	20, // 35: tcplab.v1.LatencySummary.p99:type_name -> google.protobuf.Duration
+	20, // 36: tcplab.v1.LatencySummary.max:type_name -> google.protobuf.Duration
+	14, // 37: tcplab.v1.FlowEnd.tcp_info:type_name -> tcplab.v1.TcpInfo
+	13, // 38: tcplab.v1.FlowEnd.cwnd_series:type_name -> tcplab.v1.CwndChange
+	23, // 39: tcplab.v1.FlowEnd.socket:type_name -> tcplab.v1.SocketOptions
+	20, // 40: tcplab.v1.CwndChange.at:type_name -> google.protobuf.Duration
+	20, // 41: tcplab.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
+	20, // 42: tcplab.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
+	20, // 43: tcplab.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
+	20, // 44: tcplab.v1.TcpInfo.rttvar:type_name -> google.protobuf.Duration
+	20, // 45: tcplab.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
+	20, // 46: tcplab.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
+	20, // 47: tcplab.v1.TcpInfo.rwnd_limited:type_name -> google.protobuf.Duration
+	20, // 48: tcplab.v1.TcpInfo.sndbuf_limited:type_name -> google.protobuf.Duration
+	17, // 49: tcplab.v1.NodeCounters.values:type_name -> tcplab.v1.NodeCounters.ValuesEntry
+	50, // [50:50] is the sub-list for method output_type
+	50, // [50:50] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_trial_proto_init() }
@@ -1968,7 +2095,7 @@ func file_tcplab_v1_trial_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tcplab_v1_trial_proto_rawDesc), len(file_tcplab_v1_trial_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
