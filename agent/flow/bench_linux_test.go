@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tcplab/tcplab/agent/flow/latency"
 	"github.com/tcplab/tcplab/internal/netns"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
@@ -55,7 +56,7 @@ func poller(b *testing.B, cfg Config, count int) *tcplabv1.LatencySummary {
 	conn := inside(b, cfg.Client.NS, func() (net.Conn, error) {
 		return (&net.Dialer{Timeout: limit}).DialContext(b.Context(), "tcp", listener.Addr().String())
 	})
-	var l latencies
+	var l latency.Set
 	p := make([]byte, 100)
 	for range count {
 		begin := time.Now()
@@ -65,13 +66,13 @@ func poller(b *testing.B, cfg Config, count int) *tcplabv1.LatencySummary {
 		if _, err := conn.Read(p); err != nil {
 			b.Fatal(err)
 		}
-		l.add(time.Since(begin))
+		l.Add(time.Since(begin))
 	}
 	conn.Close()
 	if err := <-served; err != nil {
 		b.Fatal(err)
 	}
-	return l.summary()
+	return l.Summary()
 }
 
 func inside[T any](b *testing.B, ns *netns.Handle, open func() (T, error)) (value T) {

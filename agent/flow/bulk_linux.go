@@ -35,12 +35,12 @@ func (b bulk) client(_ context.Context, c *stream) error {
 		err = b.sendFor(c)
 	}
 	if err == nil {
-		err = c.receiveFIN()
+		err = c.ReceiveFIN()
 	}
 	if err != nil {
 		return fmt.Errorf("after %d bytes: %w", c.written, err)
 	}
-	c.latencies.add(time.Since(begin))
+	c.latencies.Add(time.Since(begin))
 	return nil
 }
 
@@ -48,14 +48,14 @@ func (b bulk) client(_ context.Context, c *stream) error {
 // write that waits for room, and what the kernel took by then still goes out.
 func (b bulk) sendFor(c *stream) error {
 	// Full segments, as with a given size; the FIN takes the cork off.
-	if err := c.cork(true); err != nil {
+	if err := c.Cork(true); err != nil {
 		return err
 	}
 	var over atomic.Bool
 	timer := time.AfterFunc(b.duration, func() {
 		over.Store(true)
 		// An error says that the connection is gone, which the write meets too.
-		_ = c.finishWriting()
+		_ = c.FinishWriting()
 	})
 	defer timer.Stop()
 	p := make([]byte, sendSize)
@@ -78,7 +78,7 @@ func (b bulk) server(_ context.Context, c *stream) error {
 		err = c.receiveAll()
 	}
 	if err == nil {
-		err = c.finishWriting()
+		err = c.FinishWriting()
 	}
 	if err != nil {
 		return fmt.Errorf("after %d bytes: %w", c.read, err)

@@ -5,11 +5,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tcplab/tcplab/agent/flow/flowtest"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
 
 func TestBulkOfAGivenSize(t *testing.T) {
-	leakless(t)
+	flowtest.Leakless(t)
 	cfg := nodes(t, false)
 	for _, size := range []uint64{1, 1448, 1449, 14480, sendSize, sendSize + 1, 5_000_003} {
 		r := run(t, bulkBytes(size), cfg)
@@ -34,7 +35,7 @@ func TestBulkOfAGivenSize(t *testing.T) {
 }
 
 func TestBulkForADuration(t *testing.T) {
-	leakless(t)
+	flowtest.Leakless(t)
 	const asked = 300 * time.Millisecond
 	r := run(t, bulkFor(asked), nodes(t, true))
 	if w, n := r.GetClient().GetBytesWritten(), r.GetServer().GetBytesRead(); w != n || n == 0 || n != r.GetBytes() {

@@ -65,7 +65,7 @@ func (b burst) client(ctx context.Context, c *stream) error {
 			return fmt.Errorf("in round %d of %d: %w", round+1, b.count, err)
 		}
 	}
-	if err := c.receiveFIN(); err != nil {
+	if err := c.ReceiveFIN(); err != nil {
 		return fmt.Errorf("after %d bytes: %w", c.written, err)
 	}
 	return nil
@@ -99,7 +99,7 @@ func (b burst) server(_ context.Context, c *stream) error {
 	var start time.Time // when the first byte of the write that comes in was read
 	var due uint64      // bytes of it that are still to come
 	for left > 0 {
-		n, err := c.discardSome(p[:min(left, uint64(len(p)))])
+		n, err := c.DiscardSome(p[:min(left, uint64(len(p)))])
 		now := time.Now()
 		if err == nil && n == 0 {
 			err = errEnded
@@ -122,7 +122,7 @@ func (b burst) server(_ context.Context, c *stream) error {
 			}
 		}
 	}
-	return c.finishWriting()
+	return c.FinishWriting()
 }
 
 // timings joins what both ends of a burst know of its writes. What the server had

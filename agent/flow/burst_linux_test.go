@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/tcplab/tcplab/agent/flow/flowtest"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
 
@@ -20,7 +21,7 @@ func burstOf(count uint32, gaps []time.Duration, writes ...uint32) *tcplabv1.Flo
 }
 
 func TestBurstIsTimedWriteByWrite(t *testing.T) {
-	leakless(t)
+	flowtest.Leakless(t)
 	const gap, last = 20 * time.Millisecond, 30 * time.Millisecond
 	r := run(t, burstOf(2, []time.Duration{0, gap, last}, 1, 100, 50_000), nodes(t, false))
 	const round = 1 + 100 + 50_000
@@ -82,7 +83,7 @@ func TestBurstShowsWhatHoldsASmallWrite(t *testing.T) {
 }
 
 func TestBurstThatCannotEndTellsWhatWasDone(t *testing.T) {
-	leakless(t)
+	flowtest.Leakless(t)
 	cfg := nodes(t, false)
 	f := listening(t, burstOf(1, []time.Duration{time.Hour}, 10, 10), cfg)
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
@@ -91,7 +92,7 @@ func TestBurstThatCannotEndTellsWhatWasDone(t *testing.T) {
 	if len(r.GetWrites()) != 1 || r.GetWrites()[0].GetLatency().AsDuration() <= 0 || r.GetBytes() != 10 || !strings.Contains(r.GetError(), "deadline exceeded") {
 		t.Errorf("%v", r)
 	}
-	noSockets(t, cfg)
+	flowtest.NoSockets(t, cfg.Client, cfg.Server)
 }
 
 func TestBurstThatMakesNoSense(t *testing.T) {

@@ -9,10 +9,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/tcplab/tcplab/agent/flow/flowtest"
+	"github.com/tcplab/tcplab/agent/flow/socket"
 	"github.com/tcplab/tcplab/agent/observe"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
@@ -56,7 +57,7 @@ func TestCancelledFlowLeavesNothing(t *testing.T) {
 		"close":   func(_ context.CancelFunc, f *Flow) { f.Close() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			leakless(t)
+			flowtest.Leakless(t)
 			cfg := nodes(t, false)
 			seen := newSignal()
 			cfg.Samples = seen
@@ -82,32 +83,17 @@ func TestCancelledFlowLeavesNothing(t *testing.T) {
 					t.Errorf("%s: the last TCP_INFO is not that of the connection: %v", end.GetNode(), info)
 				}
 			}
-			noSockets(t, cfg)
+			flowtest.NoSockets(t, cfg.Client, cfg.Server)
 		})
-	}
-}
-
-// noSockets checks that no TCP socket is left in the nodes. TIME_WAIT, which has
-// nothing to send and holds no namespace, does not count.
-func noSockets(t *testing.T, cfg Config) {
-	t.Helper()
-	for _, end := range []End{cfg.Client, cfg.Server} {
-		counters, err := observe.ReadCounters(end.NS)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n := counters["SockstatTCPInuse"]; n != 0 {
-			t.Errorf("%s: %d sockets in use", end.Node, n)
-		}
 	}
 }
 
 func TestOrderlyEndIsAFINExchange(t *testing.T) {
 	cfg := nodes(t, false)
 	for _, spec := range []*tcplabv1.Flow{bulkBytes(1 << 20), bulkFor(20 * time.Millisecond), transactions(3, 10, 10)} {
-		before := counters(t, cfg)
+		before := flowtest.Counters(t, cfg.Client, cfg.Server)
 		run(t, spec, cfg)
-		after := counters(t, cfg)
+		after := flowtest.Counters(t, cfg.Client, cfg.Server)
 		var timeWait int64
 		for i := range after {
 			delta := observe.Delta(before[i], after[i])
@@ -125,33 +111,15 @@ func TestOrderlyEndIsAFINExchange(t *testing.T) {
 	}
 }
 
-func counters(t *testing.T, cfg Config) [2]observe.Counters {
-	t.Helper()
-	var both [2]observe.Counters
-	for i, end := range []End{cfg.Client, cfg.Server} {
-		c, err := observe.ReadCounters(end.NS)
-		if err != nil {
-			t.Fatal(err)
-		}
-		both[i] = c
-	}
-	return both
-}
-
 func testClient(cfg Config, k kind) *client {
 	return &client{half{flow: "f", role: "client", end: cfg.Client, kind: k, interval: DefaultSampleInterval, log: slog.New(slog.DiscardHandler)}}
 }
 
 func TestConnectionThatCannotBeMade(t *testing.T) {
-	leakless(t)
+	flowtest.Leakless(t)
 	cfg := nodes(t, false)
 	// Packets to this address are dropped without a word.
-	err := cfg.Client.NS.Do(func() error {
-		return netlink.RouteAdd(&netlink.Route{Dst: mustPrefix("10.88.0.0/24"), Gw: cfg.Server.Addr.AsSlice()})
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	flowtest.BlackHole(t, cfg.Client, cfg.Server, "10.88.0.0/24")
 	for name, test := range map[string]struct {
 		to      string
 		want    error
@@ -177,20 +145,20 @@ func TestConnectionThatCannotBeMade(t *testing.T) {
 			if early := !errors.Is(test.want, context.DeadlineExceeded); early != (ctx.Err() == nil) {
 				t.Errorf("the context's end is %v", ctx.Err())
 			}
-			noSockets(t, cfg)
+			flowtest.NoSockets(t, cfg.Client, cfg.Server)
 		})
 	}
 }
 
 func TestServerThatNeverAccepts(t *testing.T) {
-	leakless(t)
+	flowtest.Leakless(t)
 	cfg := nodes(t, false)
 	s := server{half: half{end: cfg.Server}}
 	address, err := s.listen()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.listener.close()
+	defer s.listener.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	m := testClient(cfg, transaction{writes: []uint32{10}, reply: 1, count: 1}).run(ctx, address)
@@ -200,7 +168,7 @@ func TestServerThatNeverAccepts(t *testing.T) {
 }
 
 func TestClientThatNeverComes(t *testing.T) {
-	leakless(t)
+	flowtest.Leakless(t)
 	cfg := nodes(t, false)
 	s := server{half: half{end: cfg.Server, kind: bulk{size: 1}}}
 	if _, err := s.listen(); err != nil {
@@ -211,15 +179,15 @@ func TestClientThatNeverComes(t *testing.T) {
 	if m := s.serve(ctx); !errors.Is(m.err, context.DeadlineExceeded) || !strings.Contains(m.err.Error(), "waiting for the client") {
 		t.Errorf("error %v", m.err)
 	}
-	noSockets(t, cfg)
+	flowtest.NoSockets(t, cfg.Client, cfg.Server)
 }
 
 // A client that fails takes its server with it, and the error is the client's.
 func TestFirstFailureIsReported(t *testing.T) {
-	leakless(t)
+	flowtest.Leakless(t)
 	cfg := nodes(t, false)
 	f := listening(t, bulkBytes(1), cfg)
-	f.server.listener.interrupt(unix.SHUT_RD) // the port is closed: the client is refused
+	f.server.listener.Interrupt(unix.SHUT_RD) // the port is closed: the client is refused
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	if r := f.Run(ctx); r.GetError() == "" || ctx.Err() != nil {
@@ -228,7 +196,7 @@ func TestFirstFailureIsReported(t *testing.T) {
 }
 
 func TestPeerThatBreaksTheAgreement(t *testing.T) {
-	leakless(t)
+	flowtest.Leakless(t)
 	cfg := nodes(t, false)
 	for name, test := range map[string]struct {
 		client, server kind
@@ -236,7 +204,7 @@ func TestPeerThatBreaksTheAgreement(t *testing.T) {
 	}{
 		"too little":   {bulk{size: 100}, bulk{size: 1000}, context.Canceled},
 		"too soon":     {transaction{writes: []uint32{5}, reply: 5, count: 1}, transaction{writes: []uint32{5}, reply: 5, count: 2}, errEnded},
-		"wrong answer": {bulk{size: 5}, transaction{writes: []uint32{5}, reply: 5, count: 1}, errTooMuch},
+		"wrong answer": {bulk{size: 5}, transaction{writes: []uint32{5}, reply: 5, count: 1}, socket.ErrTooMuch},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := server{half: testClient(cfg, test.server).half}

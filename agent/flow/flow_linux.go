@@ -9,17 +9,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tcplab/tcplab/agent/flow/latency"
+	"github.com/tcplab/tcplab/agent/flow/socket"
 	"github.com/tcplab/tcplab/agent/observe"
-	"github.com/tcplab/tcplab/internal/netns"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
 
 // End is where one end of a flow is.
-type End struct {
-	Node string        // the node's name
-	NS   *netns.Handle // its namespace, which must stay open until Close
-	Addr netip.Addr    // its address, without a zone
-}
+type End = socket.End
 
 // Config is what a flow is given beside its specification.
 type Config struct {
@@ -73,8 +70,8 @@ func New(spec *tcplabv1.Flow, cfg Config) (*Flow, error) {
 		common.log = slog.New(slog.DiscardHandler)
 	}
 	f := &Flow{spec: spec, client: client{common}, server: server{half: common}}
-	f.client.role, f.client.end = clientRole, cfg.Client
-	f.server.role, f.server.end = serverRole, cfg.Server
+	f.client.role, f.client.end = socket.Client, cfg.Client
+	f.server.role, f.server.end = socket.Server, cfg.Server
 	return f, nil
 }
 
@@ -192,7 +189,7 @@ func (f *Flow) Run(ctx context.Context) *tcplabv1.FlowResult {
 	go run(&f.server.half, func() measured { return f.server.serve(ctx) })
 	go run(&f.client.half, func() measured {
 		if err := wait(ctx, f.spec.GetStart().AsDuration()); err != nil {
-			return measured{err: explain(ctx, "waiting for the flow's start", err)}
+			return measured{err: Explain(ctx, "waiting for the flow's start", err)}
 		}
 		return f.client.run(ctx, address)
 	})
@@ -243,7 +240,7 @@ func (f *Flow) Close() error {
 	if f.server.listener == nil {
 		return nil
 	}
-	return f.server.listener.close()
+	return f.server.listener.Close()
 }
 
 // result joins what both ends measured.
@@ -253,25 +250,25 @@ func (f *Flow) result(client, server measured, failed error) *tcplabv1.FlowResul
 		Kind:         f.client.kind.name(),
 		Client:       f.client.report(client, client.started),
 		Server:       f.server.report(server, client.started),
-		Latency:      client.latencies.summary(),
+		Latency:      client.latencies.Summary(),
 		SamplesCount: client.series.Count + server.series.Count,
 	}
-	if client.uncorrected.count > 0 {
-		r.Uncorrected = client.uncorrected.summary()
+	if client.uncorrected.Count() > 0 {
+		r.Uncorrected = client.uncorrected.Summary()
 	}
 	r.Writes = timings(client, server)
 	if len(r.Writes) > 0 {
-		var delays latencies
+		var delays latency.Set
 		for i, span := range server.arrived {
-			delays.add(span.end.Sub(client.wrote[i].begin))
+			delays.Add(span.end.Sub(client.wrote[i].begin))
 		}
-		r.Latency = delays.summary()
+		r.Latency = delays.Summary()
 	}
-	var connects latencies
+	var connects latency.Set
 	if client.connect > 0 {
-		connects.add(client.connect)
+		connects.Add(client.connect)
 	}
-	r.Connect = connects.summary()
+	r.Connect = connects.Summary()
 	receiver := client
 	if f.client.kind.forward() {
 		receiver = server

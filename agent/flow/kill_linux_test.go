@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/tcplab/tcplab/agent/flow/flowtest"
 	"github.com/tcplab/tcplab/internal/need"
 	"github.com/tcplab/tcplab/internal/netns"
 )
@@ -27,7 +28,7 @@ func TestKilledProcessLeavesNoNamespace(t *testing.T) {
 	need.NetNS(t)
 	for _, phase := range []string{"running", "ended"} {
 		t.Run(phase, func(t *testing.T) {
-			watched := namespace(t, "watch")
+			watched := flowtest.Namespace(t, "watch")
 			gone, started := watchLinks(t, watched), startVictim(t, watched, phase)
 			began := time.Now()
 			if err := unix.Kill(started, unix.SIGKILL); err != nil {

@@ -1,7 +1,6 @@
 package flow
 
 import (
-	"context"
 	"errors"
 	"net/netip"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/tcplab/tcplab/agent/flow/flowtest"
 	"github.com/tcplab/tcplab/agent/observe"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
@@ -20,7 +20,7 @@ import (
 // Every option that is asked for is in force at both ends of a whole flow, and is read
 // back.
 func TestOptionsAreReadBack(t *testing.T) {
-	leakless(t)
+	flowtest.Leakless(t)
 	cfg := nodes(t, false)
 	six := cfg
 	six.Client.Addr, six.Server.Addr = netip.MustParseAddr("fd77::1"), netip.MustParseAddr("fd77::2")
@@ -69,7 +69,7 @@ func keepAlive(idle, interval time.Duration, count uint32) *tcplabv1.KeepAlive {
 
 // What is below the mark at a message's end is read all the same.
 func TestLowWaterMarkAboveTheMessage(t *testing.T) {
-	leakless(t)
+	flowtest.Leakless(t)
 	cfg := nodes(t, false)
 	for _, spec := range []*tcplabv1.Flow{transactions(3, 2500, 700), bulkBytes(1_234_567), bulkFor(20 * time.Millisecond)} {
 		spec.Socket = &tcplabv1.SocketOptions{Rcvlowat: 100_000}
@@ -108,9 +108,9 @@ func TestQuickAcksAreNotDelayed(t *testing.T) {
 	}{"true": {new(true), 0, 0}, "false": {new(false), count - 1, count}} {
 		spec := transactions(count, 10, 100, 100)
 		spec.Socket = &tcplabv1.SocketOptions{NoDelay: new(false), QuickAck: test.quick}
-		before := counters(t, cfg)
+		before := flowtest.Counters(t, cfg.Client, cfg.Server)
 		run(t, spec, cfg)
-		after := counters(t, cfg)
+		after := flowtest.Counters(t, cfg.Client, cfg.Server)
 		if n := observe.Delta(before[1], after[1])["TcpExtDelayedACKs"]; n < test.least || n > test.most {
 			t.Errorf("quick_ack %s: %d delayed ACKs, not %d to %d", name, n, test.least, test.most)
 		}
@@ -121,7 +121,7 @@ func TestECNIsNegotiated(t *testing.T) {
 	cfg := nodes(t, false)
 	for value, want := range map[string]bool{"0": false, "1": true} {
 		for _, end := range []End{cfg.Client, cfg.Server} {
-			setSysctl(t, end.NS, "net/ipv4/tcp_ecn", value)
+			flowtest.SetSysctl(t, end.NS, "net/ipv4/tcp_ecn", value)
 		}
 		spec := bulkBytes(1)
 		spec.Socket = &tcplabv1.SocketOptions{Congestion: "reno", Ecn: new(want)}
@@ -134,10 +134,10 @@ func TestECNIsNegotiated(t *testing.T) {
 
 // The first connection fetches a cookie; the second sends its request with the SYN.
 func TestFastOpen(t *testing.T) {
-	leakless(t)
+	flowtest.Leakless(t)
 	cfg := nodes(t, false)
 	for _, end := range []End{cfg.Client, cfg.Server} {
-		setSysctl(t, end.NS, "net/ipv4/tcp_fastopen", "3")
+		flowtest.SetSysctl(t, end.NS, "net/ipv4/tcp_fastopen", "3")
 	}
 	for i, want := range []bool{false, true} {
 		spec := transactions(2, 100, 100)
@@ -149,69 +149,33 @@ func TestFastOpen(t *testing.T) {
 	}
 }
 
-// P ports give P connections to one server, and then EADDRNOTAVAIL: by the
-// kernel's choice, and where it has none port by port.
-func TestLocalPortsAreAllThereAre(t *testing.T) {
-	for name, dial := range map[string]func(*client, context.Context, netip.AddrPort, *measured) (*socket, error){
-		"chosen": (*client).dial, "port by port": (*client).dialPortByPort,
-	} {
-		t.Run(name, func(t *testing.T) {
-			leakless(t)
-			cfg := nodes(t, false)
-			s := server{half: half{end: cfg.Server}}
-			address, err := s.listen()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer s.listener.close()
-			c := testClient(cfg, bulk{size: 1})
-			c.options = &tcplabv1.SocketOptions{LocalPorts: &tcplabv1.PortRange{First: 40_001, Last: 40_003}}
-			seen := make(map[uint16]bool)
-			for range 3 {
-				var m measured
-				held, err := dial(c, t.Context(), address, &m)
-				if err != nil {
-					t.Fatalf("after %v, from %s: %v", seen, m.address, err)
-				}
-				defer held.close()
-				accepted, err := s.listener.accept()
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer accepted.close()
-				if p := m.address.Port(); p < 40_001 || p > 40_003 || seen[p] {
-					t.Errorf("port %d", p)
-				}
-				seen[m.address.Port()] = true
-			}
-			if m := c.run(t.Context(), address); !errors.Is(m.err, unix.EADDRNOTAVAIL) {
-				t.Errorf("the fourth connection: %v", m.err)
-			}
-		})
-	}
-}
-
 // linger 0 ends with a reset that neither end takes for a failure.
 func TestLingerOfNothingResets(t *testing.T) {
-	leakless(t)
+	flowtest.Leakless(t)
 	cfg := nodes(t, false)
 	for _, spec := range []*tcplabv1.Flow{transactions(3, 10, 10), bulkBytes(100_000)} {
 		spec.Socket = &tcplabv1.SocketOptions{Linger: durationpb.New(0)}
-		before := counters(t, cfg)
+		before := flowtest.Counters(t, cfg.Client, cfg.Server)
 		run(t, spec, cfg)
-		after := counters(t, cfg)
+		after := flowtest.Counters(t, cfg.Client, cfg.Server)
 		if n := observe.Delta(before[0], after[0])["TcpOutRsts"]; n != 1 {
 			t.Errorf("%s: %d resets", spec.GetName(), n)
 		}
-		noSockets(t, cfg)
+		flowtest.NoSockets(t, cfg.Client, cfg.Server)
 	}
 }
 
-func TestFastOpenThatTheNodeForbids(t *testing.T) {
+func TestUnknownCongestionControlNamesThoseThatAreThere(t *testing.T) {
 	cfg := nodes(t, false)
-	setSysctl(t, cfg.Client.NS, "net/ipv4/tcp_fastopen", "0")
-	_, err := open(cfg.Client, clientRole, &tcplabv1.SocketOptions{FastOpen: true}, 0)
-	if !errors.Is(err, unix.EOPNOTSUPP) || !strings.Contains(err.Error(), "net.ipv4.tcp_fastopen of the node is 0") {
+	spec := bulkBytes(1)
+	spec.Socket = &tcplabv1.SocketOptions{Congestion: "nonesuch"}
+	f, err := New(spec, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	err = f.Listen(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "nonesuch") || !strings.Contains(err.Error(), "reno") || !errors.Is(err, unix.ENOENT) {
 		t.Errorf("error %v", err)
 	}
 }

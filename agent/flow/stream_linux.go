@@ -5,6 +5,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/tcplab/tcplab/agent/flow/socket"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
 
@@ -16,21 +17,18 @@ const (
 	discardSize = 1 << 20
 )
 
-var (
-	errTooMuch = errors.New("the peer sent more than was agreed")
-	errEnded   = WithOutcome(tcplabv1.FlowOutcome_FLOW_OUTCOME_ENDED_EARLY, errors.New("the peer ended the connection early"))
-)
+var errEnded = WithOutcome(tcplabv1.FlowOutcome_FLOW_OUTCOME_ENDED_EARLY, errors.New("the peer ended the connection early"))
 
 // stream is an end's connection while the flow does its work: what is sent and
 // received on it is counted.
 type stream struct {
-	*socket
+	*socket.Socket
 	*measured
 }
 
 // send writes p in one write(2).
 func (c *stream) send(p []byte) error {
-	n, err := c.write(p)
+	n, err := c.Write(p)
 	c.written += uint64(n)
 	return err
 }
@@ -41,7 +39,7 @@ func (c *stream) sendLong(size uint64) error {
 	if size <= sendSize {
 		return c.send(make([]byte, size)) // one write needs no cork
 	}
-	if err := c.cork(true); err != nil {
+	if err := c.Cork(true); err != nil {
 		return err
 	}
 	p := make([]byte, sendSize)
@@ -52,21 +50,21 @@ func (c *stream) sendLong(size uint64) error {
 		}
 		size -= part
 	}
-	return c.cork(false)
+	return c.Cork(false)
 }
 
 // corked writes a message of several writes, corked where the lab asks for it.
 func (c *stream) corked(write func() error) error {
-	if !c.asked.GetCork() {
+	if !c.CorksMessages() {
 		return write()
 	}
-	if err := c.cork(true); err != nil {
+	if err := c.Cork(true); err != nil {
 		return err
 	}
 	if err := write(); err != nil {
 		return err
 	}
-	return c.cork(false)
+	return c.Cork(false)
 }
 
 // receive reads exactly so many bytes.
@@ -98,7 +96,7 @@ func (c *stream) receiveAll() error {
 }
 
 func (c *stream) take(p []byte) (int, error) {
-	n, err := c.discard(p)
+	n, err := c.Discard(p)
 	if n > 0 {
 		c.read += uint64(n)
 		c.lastRead = time.Now()

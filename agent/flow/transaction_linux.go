@@ -69,9 +69,9 @@ func (t transaction) ask(c *stream, p []byte, due time.Time) error {
 		return err
 	}
 	end := time.Now()
-	c.latencies.add(end.Sub(due))
+	c.latencies.Add(end.Sub(due))
 	if t.rate > 0 {
-		c.uncorrected.add(end.Sub(begin))
+		c.uncorrected.Add(end.Sub(begin))
 	}
 	return nil
 }
@@ -88,7 +88,7 @@ func (t transaction) server(ctx context.Context, c *stream) error {
 	}
 	// The last reply is only written: how TCP sends it is still to be seen, until
 	// the client has it and ends.
-	if err := c.receiveFIN(); err != nil && !c.resetIsTheEnd(err) {
+	if err := c.ReceiveFIN(); err != nil && !c.ResetIsTheEnd(err) {
 		return fmt.Errorf("after %d transactions: %w", t.count, err)
 	}
 	return nil

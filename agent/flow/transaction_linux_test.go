@@ -5,10 +5,12 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/tcplab/tcplab/agent/flow/flowtest"
 )
 
 func TestTransactions(t *testing.T) {
-	leakless(t)
+	flowtest.Leakless(t)
 	cfg := nodes(t, false)
 	const count, reply = 50, 3000
 	r := run(t, transactions(count, reply, 100, 200), cfg)
@@ -33,7 +35,7 @@ func TestTransactions(t *testing.T) {
 }
 
 func TestThinkTimesAreKept(t *testing.T) {
-	leakless(t)
+	flowtest.Leakless(t)
 	spec := transactions(4, 1, 1)
 	const think, serve = 30 * time.Millisecond, 20 * time.Millisecond
 	spec.GetTransaction().ThinkTime, spec.GetTransaction().ServerTime = durationpb.New(think), durationpb.New(serve)
@@ -60,7 +62,7 @@ func TestStartIsKept(t *testing.T) {
 // A server that takes twice as long as requests are apart falls behind: the latency of the nth
 // counts the wait for all before it, the uncorrected one does not.
 func TestOpenLoopCountsFromWhenRequestsWereDue(t *testing.T) {
-	leakless(t)
+	flowtest.Leakless(t)
 	const count, serve = 10, 20 * time.Millisecond
 	spec := transactions(count, 1, 1)
 	spec.GetTransaction().ServerTime = durationpb.New(serve)
@@ -80,7 +82,7 @@ func TestOpenLoopCountsFromWhenRequestsWereDue(t *testing.T) {
 
 // Requests that are answered in time begin when they are due, and not before.
 func TestOpenLoopKeepsItsRate(t *testing.T) {
-	leakless(t)
+	flowtest.Leakless(t)
 	const count, apart = 11, 10 * time.Millisecond
 	spec := transactions(count, 1, 1)
 	spec.GetTransaction().Rate = 1 / apart.Seconds()

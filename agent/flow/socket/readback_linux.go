@@ -1,4 +1,4 @@
-package flow
+package socket
 
 import (
 	"time"
@@ -6,14 +6,16 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/tcplab/tcplab/agent/observe"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
 
-// readOptions are the options in force on a socket, as FlowEnd.socket of the
+// ReadOptions are the options in force on a socket of the spec, as FlowEnd.socket of the
 // contract has them. An option that the kernel does not have reads as 0.
-func (s *socket) readOptions(end End, asked *tcplabv1.SocketOptions) *tcplabv1.SocketOptions {
+func (fd FD) ReadOptions(spec *Spec) *tcplabv1.SocketOptions {
+	asked := spec.Options
 	get := func(level, option int) uint32 {
-		value, err := unix.GetsockoptInt(s.fd, level, option)
+		value, err := unix.GetsockoptInt(int(fd), level, option)
 		if err != nil {
 			return 0
 		}
@@ -24,7 +26,7 @@ func (s *socket) readOptions(end End, asked *tcplabv1.SocketOptions) *tcplabv1.S
 	o := &tcplabv1.SocketOptions{
 		NoDelay:       &noDelay,
 		Cork:          asked.GetCork(),
-		Congestion:    s.congestion(),
+		Congestion:    fd.Congestion(),
 		SendBuffer:    get(unix.SOL_SOCKET, unix.SO_SNDBUF) / 2, // the kernel doubles what is asked (socket(7))
 		ReceiveBuffer: get(unix.SOL_SOCKET, unix.SO_RCVBUF) / 2,
 		Mss:           tcp(unix.TCP_MAXSEG),
@@ -41,7 +43,7 @@ func (s *socket) readOptions(end End, asked *tcplabv1.SocketOptions) *tcplabv1.S
 		o.QuickAck = asked.QuickAck
 	}
 	// What was negotiated, not what was asked.
-	if info, err := s.info(); err == nil {
+	if info, err := observe.ReadInfo(int(fd)); err == nil {
 		ecn := info.Options&optionECN != 0
 		o.Ecn = &ecn
 	}
@@ -52,7 +54,7 @@ func (s *socket) readOptions(end End, asked *tcplabv1.SocketOptions) *tcplabv1.S
 			Count:    tcp(unix.TCP_KEEPCNT),
 		}
 	}
-	if end.Addr.Is6() {
+	if spec.Addr.Is6() {
 		o.Dscp = get(unix.IPPROTO_IPV6, unix.IPV6_TCLASS) >> ecnBits
 	} else {
 		o.Dscp = get(unix.IPPROTO_IP, unix.IP_TOS) >> ecnBits

@@ -1,4 +1,4 @@
-package flow
+package socket_test
 
 import (
 	"errors"
@@ -8,6 +8,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/tcplab/tcplab/agent/flow/flowtest"
+	"github.com/tcplab/tcplab/agent/flow/socket"
 	"github.com/tcplab/tcplab/internal/need"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
@@ -19,16 +21,16 @@ type inForce struct {
 	Linger                             unix.Linger
 }
 
-func readOptions(t *testing.T, s *socket) inForce {
+func readOptions(t *testing.T, s *socket.Socket) inForce {
 	t.Helper()
 	get := func(level, option int) int {
-		value, err := unix.GetsockoptInt(s.fd, level, option)
+		value, err := unix.GetsockoptInt(int(s.FD), level, option)
 		if err != nil {
 			t.Error(err)
 		}
 		return value
 	}
-	linger, err := unix.GetsockoptLinger(s.fd, unix.SOL_SOCKET, unix.SO_LINGER)
+	linger, err := unix.GetsockoptLinger(int(s.FD), unix.SOL_SOCKET, unix.SO_LINGER)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,38 +38,51 @@ func readOptions(t *testing.T, s *socket) inForce {
 		NoDelay:       get(unix.IPPROTO_TCP, unix.TCP_NODELAY),
 		SendBuffer:    get(unix.SOL_SOCKET, unix.SO_SNDBUF),
 		ReceiveBuffer: get(unix.SOL_SOCKET, unix.SO_RCVBUF),
-		Congestion:    s.congestion(),
+		Congestion:    s.Congestion(),
 		Linger:        *linger,
 	}
 }
 
-// connected is both ends of a connection between the nodes, as a flow makes
-// them.
-func connected(t *testing.T, cfg Config, options *tcplabv1.SocketOptions) (client, accepted *socket) {
+// specs are nodes, and how their sockets are made.
+func specs(t *testing.T, options *tcplabv1.SocketOptions) (client, server socket.Spec) {
 	t.Helper()
-	s := server{half: half{end: cfg.Server, options: options}}
-	address, err := s.listen()
+	c, s := flowtest.Nodes(t, false)
+	return socket.Spec{End: c, Role: socket.Client, Options: options}, socket.Spec{End: s, Role: socket.Server, Options: options}
+}
+
+func listen(t *testing.T, server socket.Spec) *socket.Socket {
+	t.Helper()
+	fd, err := server.Listen(10, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err = open(cfg.Client, clientRole, options, 0)
+	listener := socket.New(fd, server.Options)
+	t.Cleanup(func() { listener.Close() })
+	return listener
+}
+
+// connected is both ends of a connection.
+func connected(t *testing.T, from, to socket.Spec) (client, accepted *socket.Socket) {
+	t.Helper()
+	listener := listen(t, to)
+	client, err := from.Socket(0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { client.close() })
-	if err := client.connect(address); err != nil {
+	t.Cleanup(func() { client.Close() })
+	if err := client.Connect(listener.Local()); err != nil {
 		t.Fatal(err)
 	}
-	accepted, err = s.accept(t.Context())
+	accepted, err = listener.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { accepted.close() })
+	t.Cleanup(func() { accepted.Close() })
 	return client, accepted
 }
 
 func TestOptionsAreInForceAtBothEnds(t *testing.T) {
-	cfg := nodes(t, false)
+	client, server := specs(t, nil)
 	need.Congestion(t, "reno")
 	need.Congestion(t, "cubic")
 	abort := unix.Linger{Onoff: 1}
@@ -89,19 +104,21 @@ func TestOptionsAreInForceAtBothEnds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			// How the kernel tunes a send buffer depends on the congestion control.
 			plain := &tcplabv1.SocketOptions{Congestion: test.options.GetCongestion()}
-			plainClient, plainServer := connected(t, cfg, plain)
-			client, accepted := connected(t, cfg, test.options)
+			client.Options, server.Options = plain, plain
+			plainClient, plainServer := connected(t, client, server)
+			client.Options, server.Options = test.options, test.options
+			connecting, accepted := connected(t, client, server)
 			for _, end := range []struct {
 				role        string
-				plain, with *socket
-			}{{"client", plainClient, client}, {"server", plainServer, accepted}} {
+				plain, with *socket.Socket
+			}{{"client", plainClient, connecting}, {"server", plainServer, accepted}} {
 				want := readOptions(t, end.plain)
 				want.NoDelay, want.Linger = 1, abort
 				test.want(&want)
 				if diff := cmp.Diff(want, readOptions(t, end.with)); diff != "" {
 					t.Errorf("%s (-want +got):\n%s", end.role, diff)
 				}
-				info, err := end.with.info()
+				info, err := end.with.Info()
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -113,25 +130,9 @@ func TestOptionsAreInForceAtBothEnds(t *testing.T) {
 	}
 }
 
-func TestUnknownCongestionControlNamesThoseThatAreThere(t *testing.T) {
-	cfg := nodes(t, false)
-	spec := bulkBytes(1)
-	spec.Socket = &tcplabv1.SocketOptions{Congestion: "nonesuch"}
-	f, err := New(spec, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	err = f.Listen(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "nonesuch") || !strings.Contains(err.Error(), "reno") || !errors.Is(err, unix.ENOENT) {
-		t.Errorf("error %v", err)
-	}
-}
-
 func TestNoBufferIsCutInSilence(t *testing.T) {
-	cfg := nodes(t, false)
-	options := &tcplabv1.SocketOptions{SendBuffer: 64 << 20, ReceiveBuffer: 64 << 20}
-	s, err := open(cfg.Client, clientRole, options, 0)
+	client, _ := specs(t, &tcplabv1.SocketOptions{SendBuffer: 64 << 20, ReceiveBuffer: 64 << 20})
+	s, err := client.Socket(0)
 	if err != nil {
 		// Privilege over the host's limits is missing: then the error says so.
 		if !strings.Contains(err.Error(), "net.core.wmem_max") {
@@ -139,8 +140,17 @@ func TestNoBufferIsCutInSilence(t *testing.T) {
 		}
 		return
 	}
-	defer s.close()
+	defer s.Close()
 	if got := readOptions(t, s); got.SendBuffer != 128<<20 || got.ReceiveBuffer != 128<<20 {
 		t.Errorf("asked for 64 MiB each: %+v", got)
+	}
+}
+
+func TestFastOpenThatTheNodeForbids(t *testing.T) {
+	client, _ := specs(t, &tcplabv1.SocketOptions{FastOpen: true})
+	flowtest.SetSysctl(t, client.NS, "net/ipv4/tcp_fastopen", "0")
+	_, err := client.Socket(0)
+	if !errors.Is(err, unix.EOPNOTSUPP) || !strings.Contains(err.Error(), "net.ipv4.tcp_fastopen of the node is 0") {
+		t.Errorf("error %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package flow
+package latency
 
 import (
 	"math/rand/v2"
@@ -29,11 +29,11 @@ func TestSummary(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var l latencies
+			var l Set
 			for _, d := range test.ms {
-				l.add(ms(d).AsDuration())
+				l.Add(ms(d).AsDuration())
 			}
-			if diff := cmp.Diff(test.want, l.summary(), protocmp.Transform()); diff != "" {
+			if diff := cmp.Diff(test.want, l.Summary(), protocmp.Transform()); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
@@ -43,11 +43,11 @@ func TestSummary(t *testing.T) {
 // Beyond exactLimit percentiles come from the histogram, with three digits.
 func TestSummaryOfMany(t *testing.T) {
 	const count = exactLimit + 100_000
-	var l latencies
+	var l Set
 	for _, i := range rand.New(rand.NewPCG(1, 2)).Perm(count) {
-		l.add(time.Duration(i+1) * time.Microsecond)
+		l.Add(time.Duration(i+1) * time.Microsecond)
 	}
-	s := l.summary()
+	s := l.Summary()
 	if s.GetCount() != count || s.GetMin().AsDuration() != time.Microsecond || s.GetMax().AsDuration() != count*time.Microsecond ||
 		s.GetMean().AsDuration() != (count+1)*time.Microsecond/2 {
 		t.Errorf("what is exact: %v", s)
@@ -59,5 +59,31 @@ func TestSummaryOfMany(t *testing.T) {
 		if off := (p.got.AsDuration() - p.want).Abs(); off > p.want/1000 {
 			t.Errorf("%s, not %s", p.got.AsDuration(), p.want)
 		}
+	}
+}
+
+// Sets that are merged are as one that took everything, before and beyond exactLimit.
+func TestMerge(t *testing.T) {
+	for name, sizes := range map[string][]int{
+		"nothing": {0, 0}, "into nothing": {0, 7}, "nothing more": {7, 0}, "few": {5, 3, 9},
+		"just exact": {exactLimit / 2, exactLimit / 2}, "too many": {exactLimit/2 + 1, exactLimit / 2},
+		"many and few": {exactLimit + 10, 3}, "few and many": {3, exactLimit + 10}, "many": {exactLimit + 1, exactLimit + 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(3, 4))
+			var merged, whole Set
+			for _, n := range sizes {
+				var part Set
+				for range n {
+					d := time.Duration(random.IntN(5_000_000)) * time.Microsecond / 100
+					part.Add(d)
+					whole.Add(d)
+				}
+				merged.Merge(&part)
+			}
+			if diff := cmp.Diff(whole.Summary(), merged.Summary(), protocmp.Transform()); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
 	}
 }

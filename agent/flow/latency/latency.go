@@ -1,4 +1,5 @@
-package flow
+// Package latency collects durations in bounded memory and describes them.
+package latency
 
 import (
 	"math"
@@ -19,9 +20,9 @@ const (
 	longestLatency = time.Hour
 )
 
-// latencies collects durations in bounded memory. Count, least, greatest and
+// Set collects durations in bounded memory. Count, least, greatest and
 // mean are always exact. The zero value is empty.
-type latencies struct {
+type Set struct {
 	exact     []time.Duration // while histogram is nil
 	histogram *hdrhistogram.Histogram
 	count     uint32
@@ -29,7 +30,8 @@ type latencies struct {
 	sum       float64 // ns: 10^7 times an hour does not fit an int64
 }
 
-func (l *latencies) add(d time.Duration) {
+// Add takes a duration in.
+func (l *Set) Add(d time.Duration) {
 	if l.count == 0 || d < l.min {
 		l.min = d
 	}
@@ -40,24 +42,59 @@ func (l *latencies) add(d time.Duration) {
 		l.exact = append(l.exact, d)
 		return
 	}
-	if l.histogram == nil {
-		l.histogram = hdrhistogram.New(int64(time.Microsecond), int64(longestLatency), 3)
-		for _, d := range l.exact {
-			l.record(d)
-		}
-		l.exact = nil
-	}
+	l.toHistogram()
 	l.record(d)
 }
 
-func (l *latencies) record(d time.Duration) {
+// toHistogram has what was kept as it is counted in a histogram from now on.
+func (l *Set) toHistogram() {
+	if l.histogram != nil {
+		return
+	}
+	l.histogram = hdrhistogram.New(int64(time.Microsecond), int64(longestLatency), 3)
+	for _, d := range l.exact {
+		l.record(d)
+	}
+	l.exact = nil
+}
+
+func (l *Set) record(d time.Duration) {
 	// Within the histogram's range there is no error.
 	_ = l.histogram.RecordValue(int64(min(d, longestLatency)))
 }
 
-// summary describes what was collected. A percentile is the least duration
+// Count is how many were added.
+func (l *Set) Count() uint32 { return l.count }
+
+// Merge adds all that another set has.
+func (l *Set) Merge(other *Set) {
+	if other.count == 0 {
+		return
+	}
+	if l.count == 0 || other.min < l.min {
+		l.min = other.min
+	}
+	l.max = max(l.max, other.max)
+	l.sum += other.sum
+	l.count += other.count
+	if l.histogram == nil && other.histogram == nil && len(l.exact)+len(other.exact) <= exactLimit {
+		l.exact = append(l.exact, other.exact...)
+		return
+	}
+	l.toHistogram()
+	if other.histogram != nil {
+		// Both have the same range: nothing is dropped.
+		l.histogram.Merge(other.histogram)
+		return
+	}
+	for _, d := range other.exact {
+		l.record(d)
+	}
+}
+
+// Summary describes what was collected. A percentile is the least duration
 // that so many per cent do not exceed (nearest rank).
-func (l *latencies) summary() *tcplabv1.LatencySummary {
+func (l *Set) Summary() *tcplabv1.LatencySummary {
 	s := &tcplabv1.LatencySummary{Count: l.count}
 	var mean time.Duration
 	percentile := func(float64) time.Duration { return 0 }

@@ -1,4 +1,4 @@
-package flow
+package socket
 
 import (
 	"errors"
@@ -19,7 +19,7 @@ func abort() *unix.Linger { return &unix.Linger{Onoff: 1, Linger: 0} }
 // setOptions sets what the lab asks for on a socket that is neither connected
 // nor listening. The kernel hands all of it on to accepted sockets. It reads
 // /proc/sys where it must explain an error, so it runs in the node's namespace.
-func setOptions(fd int, role string, options *tcplabv1.SocketOptions) error {
+func setOptions(fd int, role Role, options *tcplabv1.SocketOptions) error {
 	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, abort()); err != nil {
 		return fmt.Errorf("set SO_LINGER: %w", err)
 	}
@@ -36,7 +36,7 @@ func setOptions(fd int, role string, options *tcplabv1.SocketOptions) error {
 			return fmt.Errorf("set %s to %d: %w%s", o.name, o.value, err, o.hint(err))
 		}
 	}
-	if role == clientRole && options.GetFastOpen() {
+	if role == Client && options.GetFastOpen() {
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 1); err != nil {
 			return fmt.Errorf("set TCP_FASTOPEN_CONNECT: %w%s", err, fastOpenHint(err))
 		}
@@ -53,7 +53,7 @@ type number struct {
 }
 
 // numbers are the options with a number, as asked for.
-func numbers(o *tcplabv1.SocketOptions, role string) []number {
+func numbers(o *tcplabv1.SocketOptions, role Role) []number {
 	keep := o.GetKeepAlive()
 	whole := func(d, unit time.Duration) int { return int(d / unit) }
 	idle, interval := whole(keep.GetIdle().AsDuration(), time.Second), whole(keep.GetInterval().AsDuration(), time.Second)
@@ -63,7 +63,7 @@ func numbers(o *tcplabv1.SocketOptions, role string) []number {
 		{name: "TCP_NODELAY", level: unix.IPPROTO_TCP, option: unix.TCP_NODELAY, asked: true, value: flag(noDelay)},
 		{name: "TCP_MAXSEG", level: unix.IPPROTO_TCP, option: unix.TCP_MAXSEG, asked: o.GetMss() != 0, value: int(o.GetMss())},
 		{name: "TCP_NOTSENT_LOWAT", level: unix.IPPROTO_TCP, option: unix.TCP_NOTSENT_LOWAT, asked: o.GetNotsentLowat() != 0, value: int(o.GetNotsentLowat())},
-		{name: "TCP_FASTOPEN", level: unix.IPPROTO_TCP, option: unix.TCP_FASTOPEN, asked: role == serverRole && o.GetFastOpen(), value: int(o.GetFastOpenQueue())},
+		{name: "TCP_FASTOPEN", level: unix.IPPROTO_TCP, option: unix.TCP_FASTOPEN, asked: role == Server && o.GetFastOpen(), value: int(o.GetFastOpenQueue())},
 		{name: "SO_KEEPALIVE", level: unix.SOL_SOCKET, option: unix.SO_KEEPALIVE, asked: keep != nil, value: 1},
 		{name: "TCP_KEEPIDLE", level: unix.IPPROTO_TCP, option: unix.TCP_KEEPIDLE, asked: idle != 0, value: idle},
 		{name: "TCP_KEEPINTVL", level: unix.IPPROTO_TCP, option: unix.TCP_KEEPINTVL, asked: interval != 0, value: interval},

@@ -1,0 +1,98 @@
+package socket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcplab/tcplab/agent/observe"
+)
+
+// ErrTooMuch says that there was data where the stream should have ended.
+var ErrTooMuch = errors.New("the peer sent more than was agreed")
+
+// How long an end waits for its connection to end in order: for a lost FIN to be sent
+// again a few times, RTO being at least 200 ms and at first 1 s (RFC 6298).
+const (
+	finishBase       = 3 * time.Second
+	finishRoundTrips = 8
+)
+
+// Finish ends the connection in order: this end's FIN and the peer's are sent and
+// acknowledged. Closed before that, the socket would be an orphan, or with
+// SO_LINGER{1,0} reset the connection under the peer's last bytes. Where it
+// fails, Close resets. One end goes first, for two FINs that cross leave both
+// ends in TIME_WAIT.
+func (s *Socket) Finish(ctx context.Context, first bool, rtt time.Duration) error {
+	patience := finishBase + finishRoundTrips*rtt
+	if s.asked != nil && s.asked.Linger != nil {
+		if asked := s.asked.GetLinger().AsDuration(); asked > 0 {
+			patience = asked
+		} else if first {
+			return nil // Close resets
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	release := s.Guard(ctx)
+	defer release()
+	steps := []func() error{s.ReceiveFIN, s.FinishWriting}
+	if first {
+		slices.Reverse(steps)
+	}
+	for _, step := range steps {
+		err := step()
+		if s.ResetIsTheEnd(err) {
+			return nil
+		}
+		if err != nil {
+			return explain(ctx, "exchange FINs", err)
+		}
+	}
+	// No call waits for the last ACK: the state is looked at, ever more rarely.
+	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 20*time.Millisecond) {
+		info, err := s.Info()
+		if err != nil {
+			return err
+		}
+		if info.State == observe.StateClose {
+			return nil
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return explain(ctx, "wait for the last ACK", ctx.Err())
+		}
+	}
+}
+
+// explain says what failed, and why: the interruption, or what the socket says.
+func explain(ctx context.Context, doing string, err error) error {
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// ResetIsTheEnd tells whether an error is the reset with which the lab wants the peer to
+// end.
+func (s *Socket) ResetIsTheEnd(err error) bool {
+	return errors.Is(err, unix.ECONNRESET) && s.asked != nil && s.asked.Linger != nil && s.asked.GetLinger().AsDuration() == 0
+}
+
+// ReceiveFIN reads the end of the stream, and nothing before it.
+func (s *Socket) ReceiveFIN() error {
+	switch n, err := s.Discard(make([]byte, 1)); {
+	case n > 0:
+		return ErrTooMuch
+	case errors.Is(err, io.EOF):
+		return nil
+	default:
+		return err
+	}
+}

@@ -1,0 +1,159 @@
+package socket
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcplab/tcplab/agent/observe"
+)
+
+// FD is the descriptor of a TCP socket. Its calls are the kernel's, taken up again after a signal: on a
+// non-blocking descriptor what would wait is EAGAIN, or EINPROGRESS of Connect.
+type FD int
+
+// Connect starts a connection; a blocking descriptor waits until it stands.
+func (fd FD) Connect(to netip.AddrPort) error {
+	err := unix.Connect(int(fd), sockaddr(to))
+	if !errors.Is(err, unix.EINTR) {
+		return err
+	}
+	// A signal came between; the handshake goes on by itself.
+	for {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, -1)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		return fd.Err()
+	}
+}
+
+// Err takes the error that the connection has met (SO_ERROR), and nil where it has none.
+func (fd FD) Err() error {
+	code, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+	if err == nil && code != 0 {
+		err = unix.Errno(code)
+	}
+	return err
+}
+
+// Accept takes a connection. It has the listener's options, SO_LINGER{1,0} among
+// them. The flags may be SOCK_NONBLOCK.
+func (fd FD) Accept(flags int) (FD, error) {
+	for {
+		// Who connects is not asked: the library's call would, and allocate.
+		n, _, errno := unix.Syscall6(unix.SYS_ACCEPT4, uintptr(fd), 0, 0, uintptr(unix.SOCK_CLOEXEC|flags), 0, 0)
+		switch errno {
+		case 0:
+			return FD(n), nil
+		case unix.EINTR, unix.ECONNABORTED:
+		default:
+			return -1, errno
+		}
+	}
+}
+
+// Send is one write(2), without a signal where the connection is gone.
+func (fd FD) Send(p []byte) (int, error) {
+	for {
+		n, err := unix.SendmsgN(int(fd), p, nil, nil, unix.MSG_NOSIGNAL)
+		if !errors.Is(err, unix.EINTR) {
+			return max(n, 0), err
+		}
+	}
+}
+
+// Receive is one read; 0 without an error is the end of the stream.
+func (fd FD) Receive(p []byte) (int, error) { return fd.receive(p, 0) }
+
+// Discard is Receive that throws the bytes away inside the kernel (MSG_TRUNC, tcp(7)): p is
+// never touched and only says how many.
+func (fd FD) Discard(p []byte) (int, error) { return fd.receive(p, unix.MSG_TRUNC) }
+
+func (fd FD) receive(p []byte, flags int) (int, error) {
+	for {
+		n, _, err := unix.Recvfrom(int(fd), p, flags)
+		if !errors.Is(err, unix.EINTR) {
+			return max(n, 0), err
+		}
+	}
+}
+
+// FinishWriting sends a FIN behind what is still to be sent. A connection that both sides have
+// ended already is no error.
+func (fd FD) FinishWriting() error {
+	err := unix.Shutdown(int(fd), unix.SHUT_WR)
+	if errors.Is(err, unix.ENOTCONN) {
+		return nil
+	}
+	return err
+}
+
+// Unsent is how many bytes the peer has not acknowledged, a FIN being one (SIOCOUTQ).
+func (fd FD) Unsent() (int, error) {
+	n, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+	if err != nil {
+		return 0, fmt.Errorf("ask for unsent bytes: %w", err)
+	}
+	return n, nil
+}
+
+// State is the connection's (include/net/tcp_states.h; observe.StateEstablished, …).
+func (fd FD) State() (uint32, error) {
+	// The state is the first byte of TCP_INFO.
+	var raw [1]byte
+	size := uint32(len(raw))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, unix.TCP_INFO,
+		uintptr(unsafe.Pointer(&raw[0])), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		return 0, fmt.Errorf("read the state of a socket: %w", errno)
+	}
+	return uint32(raw[0]), nil
+}
+
+// HasEnded reports whether nothing is left of the connection but TIME_WAIT, which
+// needs no socket: then closing sends no reset.
+func (fd FD) HasEnded() bool {
+	state, err := fd.State()
+	return err != nil || state == observe.StateClose
+}
+
+// Close closes the descriptor, and resets its connection unless that has ended.
+func (fd FD) Close() error { return unix.Close(int(fd)) }
+
+// Local is the socket's own address.
+func (fd FD) Local() netip.AddrPort {
+	address, err := unix.Getsockname(int(fd))
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	switch a := address.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port))
+	}
+	return netip.AddrPort{}
+}
+
+// Congestion is the congestion control in use.
+func (fd FD) Congestion() string {
+	name, err := unix.GetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION)
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
+	}
+	return &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
+}
