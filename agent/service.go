@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -111,7 +112,11 @@ func (s *service) StartTrial(ctx context.Context, r *tcplabv1.StartTrialRequest)
 	if err := s.agent.command(r.GetTerm()); err != nil {
 		return nil, err
 	}
-	if err := s.agent.startTrial(ctx, r.GetDeploymentId(), r.GetTrialId()); err != nil {
+	var start time.Time
+	if r.GetStartTime() != nil {
+		start = r.GetStartTime().AsTime()
+	}
+	if err := s.agent.startTrial(ctx, r.GetDeploymentId(), r.GetTrialId(), start); err != nil {
 		return nil, err
 	}
 	return &tcplabv1.StartTrialResponse{}, nil

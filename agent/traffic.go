@@ -16,8 +16,9 @@ import (
 type traffic interface {
 	// Listen makes the flow ready, so that all flows of an experiment are before any starts.
 	Listen(ctx context.Context) error
-	// Run carries the flow out and returns what was measured, however it ended, soon
-	// after ctx has ended at the latest.
+	// Run begins at once, carries the flow out and returns what was measured, however it
+	// ended, soon after ctx has ended at the latest. A flow with a duration (Flow.duration)
+	// ends in order after it, by itself.
 	Run(ctx context.Context) *tcplabv1.FlowResult
 	// Close ends it, abruptly if it still runs, and waits until nothing of it is left.
 	Close() error

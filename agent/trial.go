@@ -8,14 +8,12 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/tcplab/tcplab/agent/flow"
 	"github.com/tcplab/tcplab/agent/link"
 	"github.com/tcplab/tcplab/agent/observe"
 	"github.com/tcplab/tcplab/agent/spool"
@@ -26,15 +24,12 @@ import (
 // samplesName is the artifact with every TCP_INFO sample of a trial.
 const samplesName = "samples.parquet"
 
-// defaultTimeout is when an experiment that names no timeout is stopped
-// (Experiment.timeout).
-const defaultTimeout = time.Minute
-
 // trial is one execution of a deployment's experiments. Its goroutine ends with
 // its flows, at cancel, or with its deployment.
 type trial struct {
 	id         string
 	deployment *deployment
+	start      time.Time // when its first experiment starts; zero: as soon as it can
 	cancel     context.CancelCauseFunc
 	ended      chan struct{} // closed when it is carried out and stored, before its last event
 	events     events
@@ -53,7 +48,11 @@ func (t *trial) hasEnded() bool {
 // startTrial starts a trial in a deployment, or finds it started.
 //
 //nolint:contextcheck // the trial outlives the call that starts it
-func (a *agent) startTrial(ctx context.Context, deploymentID, id string) error {
+func (a *agent) startTrial(ctx context.Context, deploymentID, id string, start time.Time) error {
+	if ahead := time.Until(start); !start.IsZero() && ahead > maxAhead {
+		return rpcerr.New(codes.InvalidArgument, rpcerr.RequestInvalid, "Choose an earlier time, and compare this host's clock.",
+			"the start is %v ahead, more than %v", ahead.Round(time.Millisecond), maxAhead)
+	}
 	d, err := a.deployment(ctx, deploymentID)
 	if err != nil {
 		return err
@@ -76,7 +75,7 @@ func (a *agent) startTrial(ctx context.Context, deploymentID, id string) error {
 		release()
 		return err
 	}
-	t := &trial{id: id, deployment: d, ended: make(chan struct{})}
+	t := &trial{id: id, deployment: d, start: start, ended: make(chan struct{})}
 	life, cancel := context.WithCancelCause(d.life)
 	t.cancel = cancel
 	a.trials[id] = t
@@ -215,17 +214,33 @@ func (a *agent) measure(ctx context.Context, t *trial, kept *spool.Trial) (_ *tc
 	runtime.GC()
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
+	experiments := d.lab.GetExperiments()
+	next, err := a.newExperiment(ctx, t, experiments[0], samples)
+	if err != nil {
+		return result, err
+	}
+	defer func() { err = errors.Join(err, next.close()) }()
+	if err := t.awaitStart(ctx); err != nil {
+		return result, err
+	}
 	playing, err := d.play(ctx, fail)
 	if err != nil {
 		return result, err
 	}
 	start := time.Now()
 	result.StartTime = timestamppb.New(start)
-	for _, e := range d.lab.GetExperiments() {
+	for i, e := range experiments {
+		if i > 0 {
+			following, nextErr := a.newExperiment(ctx, t, e, samples)
+			if err = errors.Join(nextErr, next.close()); err != nil {
+				break
+			}
+			next = following
+		}
 		t.events.add(&tcplabv1.WatchTrialResponse{Event: &tcplabv1.WatchTrialResponse_ExperimentStarted{
 			ExperimentStarted: &tcplabv1.ExperimentStarted{Experiment: e.GetName()},
 		}})
-		flows, experimentErr := a.experiment(ctx, t, e, samples)
+		flows, experimentErr := next.run(ctx)
 		result.Flows = append(result.Flows, flows...)
 		if err = experimentErr; err != nil {
 			break
@@ -246,6 +261,21 @@ func (a *agent) measure(ctx context.Context, t *trial, kept *spool.Trial) (_ *tc
 		}
 	}
 	return result, errors.Join(err, counterErr, d.countLinks(result.GetLinks()))
+}
+
+// maxAhead is how far ahead a trial's start may be agreed (StartTrialRequest.start_time).
+const maxAhead = time.Minute
+
+// awaitStart waits for the time at which the trial was agreed to start. Whoever is late has missed
+// it: others have begun without this host.
+func (t *trial) awaitStart(ctx context.Context) error {
+	if t.start.IsZero() {
+		return nil
+	}
+	if late := time.Since(t.start); late > 0 {
+		return fmt.Errorf("the flows were ready %v after the agreed start; agree on a later one", late.Round(time.Millisecond))
+	}
+	return waitUntil(ctx, t.start)
 }
 
 // commit finishes the file of samples.
@@ -310,50 +340,4 @@ func (d *deployment) timeLink(i int, l link.Link, reports []*tcplabv1.LinkReport
 		d.place(reports, i, way)[0].Lateness = latenessMessage(&late[way])
 	}
 	return nil
-}
-
-// experiment runs one experiment's flows together: all listen before any
-// connects, and where one fails the others are stopped. Results are in the
-// order of the lab.
-func (a *agent) experiment(ctx context.Context, t *trial, e *tcplabv1.Experiment, samples observe.Sink) ([]*tcplabv1.FlowResult, error) {
-	timeout := e.GetTimeout().AsDuration()
-	if timeout == 0 {
-		timeout = defaultTimeout
-	}
-	ctx, cancelTimeout := context.WithTimeoutCause(ctx, timeout, &flow.OutOfTime{What: "the experiment", Limit: timeout})
-	defer cancelTimeout()
-	flows := make([]traffic, len(e.GetFlows()))
-	for i, spec := range e.GetFlows() {
-		f, err := a.prepare(ctx, t.deployment, spec, e, samples)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		flows[i] = f
-	}
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	results := make([]*tcplabv1.FlowResult, len(flows))
-	failed := make(chan error, len(flows))
-	var running sync.WaitGroup
-	for i, f := range flows {
-		running.Go(func() {
-			results[i] = f.Run(ctx)
-			name := results[i].GetName()
-			if text := results[i].GetError(); text != "" {
-				failed <- fmt.Errorf("flow %s: %s", name, text)
-				stop(fmt.Errorf("flow %s failed", name))
-			}
-			t.events.add(&tcplabv1.WatchTrialResponse{Event: &tcplabv1.WatchTrialResponse_FlowEnded{
-				FlowEnded: &tcplabv1.FlowEnded{Flow: name, Error: results[i].GetError(), Outcome: results[i].GetOutcome()},
-			}})
-		})
-	}
-	running.Wait()
-	select {
-	case first := <-failed: // the others' failures are its consequence
-		return results, first
-	default:
-		return results, nil
-	}
 }

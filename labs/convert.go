@@ -102,9 +102,9 @@ func (c *converter) experiment(s *experimentSpec, path string) *tcplabv1.Experim
 func (c *converter) flow(s *flowSpec, path string) *tcplabv1.Flow {
 	c.from(s.At, "%s", path)
 	c.from(s.At.get("name"), "%s.name", path)
-	c.from(s.At.get("start"), "%s.start", path)
 	c.from(s.At.get("family"), "%s.family", path)
-	f := &tcplabv1.Flow{Name: s.Name, Start: s.Start.proto()}
+	f := &tcplabv1.Flow{Name: s.Name}
+	c.order(&s.orderSpec, s.At, f, path)
 	if s.Family != nil {
 		f.Family = tcplabv1.IpFamily(*s.Family)
 	}

@@ -70,8 +70,8 @@ type flowSpec struct {
 	Transaction *transactionSpec `yaml:"transaction" jsonschema_description:"Requests and replies, one after another on one connection."`
 	Burst       *burstSpec       `yaml:"burst" jsonschema_description:"Writes of given sizes and gaps from client to server, each timed at both ends."`
 	Socket      *socketSpec      `yaml:"socket" jsonschema_description:"Socket options of both ends."`
-	Start       *duration        `yaml:"start" jsonschema_description:"When the client connects, after the experiment's start, up to 24h. Default 0."`
 	Family      *ipFamily        `yaml:"family" jsonschema_description:"IP version: ipv4 (default) or ipv6."`
+	orderSpec                    // when it runs
 }
 
 type bulkSpec struct {

@@ -277,6 +277,7 @@ func (v *validation) experiments() {
 			flows[f.GetName()] = true
 			v.flow(field, f, timeout, reach)
 		}
+		v.afterward(field, e)
 	}
 }
 
@@ -301,11 +302,7 @@ func (v *validation) flow(field string, f *tcplabv1.Flow, timeout time.Duration,
 	case !reach.reaches(f.GetClient(), f.GetServer()):
 		v.add(field+".server", "link them, directly or through routers and switches; an endpoint forwards nothing", "%q cannot be reached from %q", f.GetServer(), f.GetClient())
 	}
-	if start := f.GetStart().AsDuration(); start >= timeout {
-		v.add(field+".start", "", "the flow starts at %v, but the experiment's timeout is %v", start, timeout)
-	} else if d := f.GetBulk().GetDuration().AsDuration(); d > 0 && start+d >= timeout {
-		v.add(field+".bulk.duration", "raise the experiment's timeout", "the flow sends until %v, but the experiment's timeout is %v", start+d, timeout)
-	}
+	v.order(field, f, timeout)
 	if f.GetBulk() != nil && f.GetBulk().GetAmount() == nil {
 		v.add(field+".bulk", "", "how much the flow sends is missing: bytes or duration")
 	}

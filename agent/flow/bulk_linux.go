@@ -20,7 +20,7 @@ import (
 // to wait for the congestion window, and could cost a round trip that the data did not.
 type bulk struct {
 	size     uint64        // bytes; 0: as many as go in
-	duration time.Duration // this time
+	duration time.Duration // this time, from the first write; 0: no such limit
 }
 
 func (bulk) name() string  { return "bulk" }
@@ -28,11 +28,15 @@ func (bulk) forward() bool { return true }
 
 func (b bulk) client(_ context.Context, c *stream) error {
 	begin := time.Now()
+	until := c.until
+	if b.duration > 0 {
+		until = begin.Add(b.duration)
+	}
 	var err error
-	if b.size > 0 {
+	if until.IsZero() {
 		err = c.sendLong(b.size)
 	} else {
-		err = b.sendFor(c)
+		err = b.sendUntil(c, until)
 	}
 	if err == nil {
 		err = c.ReceiveFIN()
@@ -44,22 +48,25 @@ func (b bulk) client(_ context.Context, c *stream) error {
 	return nil
 }
 
-// sendFor writes until the time is over. Ending the stream from beside wakes a
+// sendUntil writes until the time is over, or all is written. Ending the stream from beside wakes a
 // write that waits for room, and what the kernel took by then still goes out.
-func (b bulk) sendFor(c *stream) error {
+func (b bulk) sendUntil(c *stream, until time.Time) error {
 	// Full segments, as with a given size; the FIN takes the cork off.
 	if err := c.Cork(true); err != nil {
 		return err
 	}
 	var over atomic.Bool
-	timer := time.AfterFunc(b.duration, func() {
+	timer := time.AfterFunc(time.Until(until), func() {
 		over.Store(true)
 		// An error says that the connection is gone, which the write meets too.
 		_ = c.FinishWriting()
 	})
 	defer timer.Stop()
 	p := make([]byte, sendSize)
-	for {
+	for b.size == 0 || c.written < b.size {
+		if b.size > 0 {
+			p = p[:min(uint64(len(p)), b.size-c.written)]
+		}
 		err := c.send(p)
 		if errors.Is(err, unix.EPIPE) && over.Load() {
 			return nil
@@ -68,11 +75,12 @@ func (b bulk) sendFor(c *stream) error {
 			return err
 		}
 	}
+	return c.FinishWriting()
 }
 
 func (b bulk) server(_ context.Context, c *stream) error {
 	var err error
-	if b.size > 0 {
+	if b.size > 0 && !c.limited {
 		err = c.receive(b.size)
 	} else {
 		err = c.receiveAll()

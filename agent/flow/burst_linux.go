@@ -57,15 +57,25 @@ func (b burst) client(ctx context.Context, c *stream) error {
 	p := make([]byte, slices.Max(b.writes))
 	for round := range b.count {
 		if round > 0 {
-			if err := wait(ctx, b.gaps[len(b.gaps)-1]); err != nil {
+			if err := c.wait(ctx, b.gaps[len(b.gaps)-1]); err != nil {
 				return fmt.Errorf("before round %d of %d: %w", round+1, b.count, err)
+			}
+			if c.over() {
+				break
 			}
 		}
 		if err := c.corked(func() error { return b.round(ctx, c, p) }); err != nil {
 			return fmt.Errorf("in round %d of %d: %w", round+1, b.count, err)
 		}
 	}
-	if err := c.ReceiveFIN(); err != nil {
+	var err error
+	if c.limited { // the server cannot know which write was the last
+		err = c.FinishWriting()
+	}
+	if err == nil {
+		err = c.ReceiveFIN()
+	}
+	if err != nil {
 		return fmt.Errorf("after %d bytes: %w", c.written, err)
 	}
 	return nil
@@ -75,8 +85,11 @@ func (b burst) client(ctx context.Context, c *stream) error {
 func (b burst) round(ctx context.Context, c *stream, p []byte) error {
 	for i, size := range b.writes {
 		if i > 0 {
-			if err := wait(ctx, b.gaps[i-1]); err != nil {
+			if err := c.wait(ctx, b.gaps[i-1]); err != nil {
 				return err
+			}
+			if c.over() {
+				return nil
 			}
 		}
 		begin := time.Now()
@@ -102,6 +115,9 @@ func (b burst) server(_ context.Context, c *stream) error {
 		n, err := c.DiscardSome(p[:min(left, uint64(len(p)))])
 		now := time.Now()
 		if err == nil && n == 0 {
+			if c.limited && due == 0 {
+				break // the client's time was up
+			}
 			err = errEnded
 		}
 		if err != nil {

@@ -31,6 +31,7 @@ type half struct {
 	end      End
 	kind     kind
 	options  *tcplabv1.SocketOptions
+	limited  bool // the client may end in order before all is done
 	interval time.Duration
 	samples  observe.Sink
 	log      *slog.Logger
@@ -58,7 +59,10 @@ type measured struct {
 }
 
 // client is the end that connects.
-type client struct{ half }
+type client struct {
+	half
+	until time.Time // when it is to end in order; zero: when all is done
+}
 
 // run connects to the server and does the client's part. It returns when the
 // connection has ended or, at the latest, when ctx has; whatever was measured by then
@@ -77,7 +81,10 @@ func (c *client) run(ctx context.Context, server netip.AddrPort) (m measured) {
 		m.err = Explain(ctx, fmt.Sprintf("connecting from %s to %s", c.end.Addr, server), err)
 		return m
 	}
-	c.converse(ctx, s, &m, c.kind.client)
+	c.converse(ctx, s, &m, func(ctx context.Context, conn *stream) error {
+		conn.until = c.until
+		return c.kind.client(ctx, conn)
+	})
 	return m
 }
 
@@ -127,6 +134,14 @@ func (s *server) listen() (netip.AddrPort, error) {
 	return fd.Local(), nil
 }
 
+// close closes the port, if it is open.
+func (s *server) close() error {
+	if s.listener == nil {
+		return nil
+	}
+	return s.listener.Close()
+}
+
 // serve waits for the client and does the server's part, under the same
 // terms as client.run. It closes the listener.
 func (s *server) serve(ctx context.Context) (m measured) {
@@ -158,7 +173,7 @@ func (s *server) accept(ctx context.Context) (*socket.Socket, error) {
 // meanwhile, and ends the connection in order.
 func (h *half) converse(ctx context.Context, s *socket.Socket, m *measured, part func(context.Context, *stream) error) {
 	watch := observe.NewWatch(observe.Watched{Flow: h.flow, End: string(h.role), Interval: h.interval, Read: s.Info, Sink: h.samples})
-	c := &stream{Socket: s, measured: m}
+	c := &stream{Socket: s, measured: m, limited: h.limited}
 	err := part(ctx, c)
 	m.series = watch.Stop()
 	m.congestion = s.Congestion()

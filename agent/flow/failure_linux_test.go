@@ -112,7 +112,7 @@ func TestOrderlyEndIsAFINExchange(t *testing.T) {
 }
 
 func testClient(cfg Config, k kind) *client {
-	return &client{half{flow: "f", role: "client", end: cfg.Client, kind: k, interval: DefaultSampleInterval, log: slog.New(slog.DiscardHandler)}}
+	return &client{half: half{flow: "f", role: "client", end: cfg.Client, kind: k, interval: DefaultSampleInterval, log: slog.New(slog.DiscardHandler)}}
 }
 
 func TestConnectionThatCannotBeMade(t *testing.T) {
@@ -187,7 +187,7 @@ func TestFirstFailureIsReported(t *testing.T) {
 	flowtest.Leakless(t)
 	cfg := nodes(t, false)
 	f := listening(t, bulkBytes(1), cfg)
-	f.server.listener.Interrupt(unix.SHUT_RD) // the port is closed: the client is refused
+	f.server.(*server).listener.Interrupt(unix.SHUT_RD) // the port is closed: the client is refused
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	if r := f.Run(ctx); r.GetError() == "" || ctx.Err() != nil {

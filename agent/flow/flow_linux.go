@@ -37,7 +37,7 @@ const DefaultSampleInterval = 10 * time.Millisecond
 type Flow struct {
 	spec   *tcplabv1.Flow
 	client client
-	server server
+	server accepting
 
 	mu      sync.Mutex
 	address netip.AddrPort // the listener's; invalid before Listen
@@ -59,6 +59,7 @@ func New(spec *tcplabv1.Flow, cfg Config) (*Flow, error) {
 		flow:     spec.GetName(),
 		kind:     kind,
 		options:  spec.GetSocket(),
+		limited:  spec.GetDuration().AsDuration() > 0,
 		interval: cfg.SampleInterval,
 		samples:  cfg.Samples,
 		log:      cfg.Log,
@@ -69,10 +70,23 @@ func New(spec *tcplabv1.Flow, cfg Config) (*Flow, error) {
 	if common.log == nil {
 		common.log = slog.New(slog.DiscardHandler)
 	}
-	f := &Flow{spec: spec, client: client{common}, server: server{half: common}}
+	f := &Flow{spec: spec, client: client{half: common}}
 	f.client.role, f.client.end = socket.Client, cfg.Client
-	f.server.role, f.server.end = socket.Server, cfg.Server
+	s := server{half: common}
+	s.role, s.end = socket.Server, cfg.Server
+	f.server = &s
+	if fault := spec.GetFault(); fault != tcplabv1.FlowFault_FLOW_FAULT_UNSPECIFIED {
+		f.server = &faulty{s, fault}
+	}
 	return f, nil
+}
+
+// accepting is the server's end.
+type accepting interface {
+	listen() (netip.AddrPort, error)
+	serve(context.Context) measured
+	close() error
+	report(m measured, start time.Time) *tcplabv1.FlowEnd
 }
 
 // kindOf is what the flow does, with defaults filled in.
@@ -160,7 +174,7 @@ func (f *Flow) Listen(ctx context.Context) error {
 	return nil
 }
 
-// Run carries the flow out: the client waits for the flow's start and connects,
+// Run carries the flow out: the client connects,
 // both do their part, and both end the connection in order. It always returns
 // what was measured; Error says what stopped the flow, if anything did. It
 // returns when the flow has ended or, at the latest, soon after ctx or Close has ended it: with
@@ -175,30 +189,27 @@ func (f *Flow) Run(ctx context.Context) *tcplabv1.FlowResult {
 	defer f.running.Done()
 
 	type ended struct {
-		*half
+		role socket.Role
 		measured
 	}
 	ends := make(chan ended, 2)
-	run := func(h *half, part func() measured) {
+	run := func(role socket.Role, part func() measured) {
 		m := part()
-		ends <- ended{h, m} // before cancel: the first to fail is the first to come
+		ends <- ended{role, m} // before cancel: the first to fail is the first to come
 		if m.err != nil {
-			cancel(fmt.Errorf("the %s failed: %w", h.role, m.err))
+			cancel(fmt.Errorf("the %s failed: %w", role, m.err))
+		} else if role == socket.Client && f.spec.GetFault() != tcplabv1.FlowFault_FLOW_FAULT_UNSPECIFIED {
+			cancel(errors.New("the client has ended")) // for which a faulty server waits
 		}
 	}
-	go run(&f.server.half, func() measured { return f.server.serve(ctx) })
-	go run(&f.client.half, func() measured {
-		if err := wait(ctx, f.spec.GetStart().AsDuration()); err != nil {
-			return measured{err: Explain(ctx, "waiting for the flow's start", err)}
-		}
-		return f.client.run(ctx, address)
-	})
+	go run(socket.Server, func() measured { return f.server.serve(ctx) })
+	go run(socket.Client, func() measured { return f.client.run(ctx, address) })
 
 	var client, server measured
 	var failed error
 	for range 2 {
 		e := <-ends
-		if e.half == &f.client.half {
+		if e.role == socket.Client {
 			client = e.measured
 		} else {
 			server = e.measured
@@ -222,6 +233,9 @@ func (f *Flow) begin(stop context.CancelCauseFunc) (netip.AddrPort, error) {
 	case f.stop != nil:
 		return netip.AddrPort{}, errors.New("the flow has run already")
 	}
+	if d := f.spec.GetDuration().AsDuration(); d > 0 {
+		f.client.until = time.Now().Add(d)
+	}
 	f.stop = stop
 	f.running.Add(1)
 	return f.address, nil
@@ -237,10 +251,7 @@ func (f *Flow) Close() error {
 	}
 	f.mu.Unlock()
 	f.running.Wait()
-	if f.server.listener == nil {
-		return nil
-	}
-	return f.server.listener.Close()
+	return f.server.close()
 }
 
 // result joins what both ends measured.

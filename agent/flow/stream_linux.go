@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"context"
 	"errors"
 	"io"
 	"time"
@@ -24,6 +25,19 @@ var errEnded = WithOutcome(tcplabv1.FlowOutcome_FLOW_OUTCOME_ENDED_EARLY, errors
 type stream struct {
 	*socket.Socket
 	*measured
+	limited bool      // the client may end in order before all is done
+	until   time.Time // the client: when it does; zero: never
+}
+
+// over reports whether the client is to begin nothing more.
+func (c *stream) over() bool { return !c.until.IsZero() && !time.Now().Before(c.until) }
+
+// wait waits for d, and no longer than until the client is to end.
+func (c *stream) wait(ctx context.Context, d time.Duration) error {
+	if !c.until.IsZero() {
+		d = min(d, time.Until(c.until))
+	}
+	return wait(ctx, d)
 }
 
 // send writes p in one write(2).
@@ -67,13 +81,17 @@ func (c *stream) corked(write func() error) error {
 	return c.Cork(false)
 }
 
-// receive reads exactly so many bytes.
+// receive reads exactly so many bytes. Where the client may end early it is io.EOF that it did
+// so before the first of them.
 func (c *stream) receive(size uint64) error {
 	p := make([]byte, min(size, discardSize))
-	for size > 0 {
-		n, err := c.take(p[:min(size, uint64(len(p)))])
-		size -= uint64(n)
-		if size > 0 && errors.Is(err, io.EOF) {
+	for left := size; left > 0; {
+		n, err := c.take(p[:min(left, uint64(len(p)))])
+		left -= uint64(n)
+		if c.limited && left == size && errors.Is(err, io.EOF) {
+			return io.EOF
+		}
+		if left > 0 && errors.Is(err, io.EOF) {
 			return errEnded
 		}
 		if err != nil && !errors.Is(err, io.EOF) {

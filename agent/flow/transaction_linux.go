@@ -2,7 +2,9 @@ package flow
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 )
@@ -27,7 +29,10 @@ func (t transaction) client(ctx context.Context, c *stream) error {
 	p := make([]byte, slices.Max(t.writes))
 	start := time.Now()
 	for i := range t.count {
-		due, err := t.await(ctx, start, i)
+		due, err := t.await(ctx, c, start, i)
+		if err == nil && i > 0 && c.over() {
+			return nil
+		}
 		if err == nil {
 			err = t.ask(c, p, due)
 		}
@@ -40,16 +45,16 @@ func (t transaction) client(ctx context.Context, c *stream) error {
 
 // await waits until a transaction may begin and returns from when its latency counts: in
 // an open loop from when it was due, late or not.
-func (t transaction) await(ctx context.Context, start time.Time, i uint32) (time.Time, error) {
+func (t transaction) await(ctx context.Context, c *stream, start time.Time, i uint32) (time.Time, error) {
 	if t.rate == 0 {
 		if i == 0 {
 			return time.Now(), nil
 		}
-		err := wait(ctx, t.thinkTime)
+		err := c.wait(ctx, t.thinkTime)
 		return time.Now(), err
 	}
 	due := start.Add(time.Duration(float64(i) / t.rate * float64(time.Second)))
-	return due, wait(ctx, time.Until(due))
+	return due, c.wait(ctx, time.Until(due))
 }
 
 func (t transaction) ask(c *stream, p []byte, due time.Time) error {
@@ -82,7 +87,11 @@ func (t transaction) server(ctx context.Context, c *stream) error {
 		request += uint64(size)
 	}
 	for i := range t.count {
-		if err := t.answer(ctx, c, request); err != nil {
+		err := t.answer(ctx, c, request)
+		if errors.Is(err, io.EOF) {
+			break // the client's time was up
+		}
+		if err != nil {
 			return fmt.Errorf("in transaction %d of %d: %w", i+1, t.count, err)
 		}
 	}

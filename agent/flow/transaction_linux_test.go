@@ -49,18 +49,6 @@ func TestThinkTimesAreKept(t *testing.T) {
 	}
 }
 
-func TestStartIsKept(t *testing.T) {
-	spec := transactions(1, 1, 1)
-	spec.Start = durationpb.New(50 * time.Millisecond)
-	begin := time.Now()
-	run(t, spec, nodes(t, false))
-	if took := time.Since(begin); took < 50*time.Millisecond {
-		t.Errorf("all took %s", took)
-	}
-}
-
-// A server that takes twice as long as requests are apart falls behind: the latency of the nth
-// counts the wait for all before it, the uncorrected one does not.
 func TestOpenLoopCountsFromWhenRequestsWereDue(t *testing.T) {
 	flowtest.Leakless(t)
 	const count, serve = 10, 20 * time.Millisecond

@@ -23,7 +23,9 @@ const (
 // estimate is about how long one trial of a lab takes, from what the lab says:
 //
 //	trial       = overhead + Σ experiments
-//	experiment  = the latest flow's start + its time, at most its timeout
+//	experiment  = the end of the last flow, at most its timeout
+//	flow        = the last end of those that it comes after + its start + its time,
+//	              at most its duration
 //	bulk        = R + R·⌈log2(N/IW + 1)⌉ + 8N/C, or R + its duration
 //	transaction = R + n·(R + server time + serialisation) + (n-1)·think time,
 //	              and n·(R + 40 ms) where Nagle's algorithm holds a second write
@@ -35,14 +37,41 @@ const (
 func estimate(lab *tcplabv1.Lab) time.Duration {
 	sum := trialOverhead
 	for _, experiment := range lab.GetExperiments() {
-		var longest time.Duration
-		for _, flow := range experiment.GetFlows() {
-			there, back := route(lab, flow.GetClient(), flow.GetServer())
-			longest = max(longest, flow.GetStart().AsDuration()+flowTime(flow, there, back))
-		}
-		sum += min(longest, experimentTimeout(experiment))
+		sum += min(lastEnd(lab, experiment), experimentTimeout(experiment))
 	}
 	return sum
+}
+
+// lastEnd is when the last flow of an experiment ends.
+func lastEnd(lab *tcplabv1.Lab, experiment *tcplabv1.Experiment) time.Duration {
+	const never = math.MaxInt64 / 4 // sums of a few stay in range
+	ends := map[string]time.Duration{}
+	flows := map[string]*tcplabv1.Flow{}
+	for _, flow := range experiment.GetFlows() {
+		flows[flow.GetName()] = flow
+	}
+	var end func(flow *tcplabv1.Flow) time.Duration
+	end = func(flow *tcplabv1.Flow) time.Duration {
+		if known, ok := ends[flow.GetName()]; ok {
+			return known
+		}
+		var begin time.Duration
+		for _, name := range flow.GetAfter() {
+			begin = max(begin, end(flows[name]))
+		}
+		there, back := route(lab, flow.GetClient(), flow.GetServer())
+		takes := flowTime(flow, there, back)
+		if d := flow.GetDuration().AsDuration(); d > 0 {
+			takes = min(takes, d)
+		}
+		ends[flow.GetName()] = min(never, begin+flow.GetStart().AsDuration()+takes)
+		return ends[flow.GetName()]
+	}
+	var last time.Duration
+	for _, flow := range experiment.GetFlows() {
+		last = max(last, end(flow))
+	}
+	return last
 }
 
 func flowTime(flow *tcplabv1.Flow, there, back way) time.Duration {

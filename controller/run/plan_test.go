@@ -153,6 +153,11 @@ func TestEstimate(t *testing.T) {
 	}
 	late := bulk(1)
 	late.Start = durationpb.New(time.Second)
+	late.Name = "late"
+	second := bulk(1)
+	second.Start, second.After = durationpb.New(time.Second), []string{"late"}
+	limited := bulk(math.MaxUint64)
+	limited.Duration = durationpb.New(3 * time.Second)
 	for _, tt := range []struct {
 		name       string
 		experiment *tcplabv1.Experiment
@@ -168,6 +173,8 @@ func TestEstimate(t *testing.T) {
 		{"an open loop that lags", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{openLoop(1000)}}, rtt + 10*(rtt+3*time.Millisecond)},
 		{"bursts", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{burst()}}, rtt + 30*time.Millisecond + 900*time.Microsecond},
 		{"bursts with gaps", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{burst(time.Second, 2*time.Second)}}, rtt + 30*time.Millisecond + 900*time.Microsecond + 9*time.Second},
+		{"one after another", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{second, late}}, 2*time.Second + 4*rtt + 2*time.Microsecond},
+		{"a duration", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{limited}}, 3 * time.Second},
 		{"the timeout", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{bulk(math.MaxUint64)}, Timeout: durationpb.New(7 * time.Second)}, 7 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -61,7 +61,7 @@ func testResult(latency time.Duration) *tcplabv1.TrialResult {
 					{At: durationpb.New(70 * ms), SndCwnd: 40, SndSsthresh: 30},
 				}},
 			},
-			{Name: "bulk", Kind: "bulk", Error: "connection reset by peer", Outcome: tcplabv1.FlowOutcome_FLOW_OUTCOME_RESET, Latency: &tcplabv1.LatencySummary{}},
+			{Name: "bulk", Kind: "bulk", Bytes: 77, Client: &tcplabv1.FlowEnd{BytesWritten: 100}, Error: "connection reset by peer", Outcome: tcplabv1.FlowOutcome_FLOW_OUTCOME_RESET, Latency: &tcplabv1.LatencySummary{}},
 		},
 		Links: []*tcplabv1.LinkReport{
 			{Name: "access", Direction: tcplabv1.LinkDirection_LINK_DIRECTION_FORWARD, Path: "web", Counters: &tcplabv1.LinkCounters{Lost: 99}},
@@ -268,6 +268,7 @@ func TestEvaluationErrors(t *testing.T) {
 	for _, c := range []struct{ expr, want string }{
 		{"flow.bulk.goodput_bps", "the flow bulk failed: connection reset by peer"},
 		{"flow.bulk.latency.p50", "the flow bulk failed: connection reset by peer"},
+		{"flow.bulk.client.latency.p50", "the flow bulk failed: connection reset by peer"},
 		{"flow.get.server.tcp_info.snd_cwnd", "flow.get.server.tcp_info was not reported"},
 		{"counter.client.TcpActiveOpen", "the kernel of client has no counter TcpActiveOpen (did you mean TcpActiveOpens?)"},
 		{"counter.client.TcpExtDelayedACKs", "the kernel of client has no counter TcpExtDelayedACKs"},
@@ -294,7 +295,7 @@ func TestEvaluationErrors(t *testing.T) {
 	if err != nil || got.GetVerdict() != tcplabv1.Verdict_VERDICT_PASSED {
 		t.Errorf("a flow's error can be asked for: %v, %v", got.GetVerdict(), err)
 	}
-	got, err = evaluate(t, &tcplabv1.Expectation{That: `flow.bulk.outcome == "reset" && flow.get.outcome != "deadline"`}, results(84*ms))
+	got, err = evaluate(t, &tcplabv1.Expectation{That: `flow.bulk.outcome == "reset" && flow.bulk.bytes == 77 && flow.bulk.client.bytes_written == 100 && flow.get.outcome != "deadline"`}, results(84*ms))
 	if err != nil || got.GetVerdict() != tcplabv1.Verdict_VERDICT_PASSED {
 		t.Errorf("a flow's outcome can be asked for: %v, %v", got.GetVerdict(), err)
 	}

@@ -73,14 +73,14 @@ func flowsObject(result *tcplabv1.TrialResult) *object {
 	}}
 }
 
-// flowObject is one flow. A flow that failed has nothing to compare: only what
-// it is, how it ended, and its error can be read.
+// flowObject is one flow. Of a flow that failed only what it is, how it ended and what was
+// counted until then can be read: a latency or a goodput would be of a part of it.
 func flowObject(flow *tcplabv1.FlowResult) *object {
 	path := "flow." + flow.GetName()
 	o := messageObject(path, flow.ProtoReflect())
 	read := o.get
 	o.get = func(name string) (any, error) {
-		if flow.GetError() != "" && name != "error" && name != "outcome" && name != "name" && name != "kind" {
+		if flow.GetError() != "" && isOfTheWhole(name) {
 			return nil, fmt.Errorf("the flow %s failed: %s", flow.GetName(), flow.GetError())
 		}
 		v, err := read(name)
@@ -91,13 +91,19 @@ func flowObject(flow *tcplabv1.FlowResult) *object {
 		readEnd := end.get
 		end.get = func(name string) (any, error) {
 			if isFlowWide(name) {
-				return read(name)
+				return o.get(name)
 			}
 			return readEnd(name)
 		}
 		return end, nil
 	}
 	return o
+}
+
+// isOfTheWhole reports whether a field of FlowResult is a figure that a part of a flow does not
+// have.
+func isOfTheWhole(name string) bool {
+	return name == "goodput_bps" || name == "latency" || name == "uncorrected"
 }
 
 // messageObject is a message of the contract; path names it in errors.

@@ -184,6 +184,8 @@ func (s *Socket) Discard(p []byte) (int, error) {
 			return n, err
 		case n == len(p):
 			return n, nil
+		case m == 0 && s.stopped.Load():
+			return n, errStopped // the end of the stream is the interruption's
 		case m == 0:
 			return n, io.EOF
 		}
@@ -199,7 +201,11 @@ func (s *Socket) DiscardSome(p []byte) (int, error) {
 	if _, err := s.prepareRead(len(p)); err != nil {
 		return 0, err
 	}
-	return s.FD.Discard(p)
+	n, err := s.FD.Discard(p)
+	if n == 0 && err == nil && s.stopped.Load() {
+		err = errStopped // as in Discard
+	}
+	return n, err
 }
 
 // prepareRead sets what holds for one read of so many bytes and returns the flag with

@@ -104,6 +104,29 @@ func (s *Spec) Listen(backlog, flags int) (FD, error) {
 	return fd, nil
 }
 
+// Reserve makes a socket, from any thread, that has a port of the kernel's choice and does not
+// listen: whoever connects to it is refused.
+func (s *Spec) Reserve() (FD, error) {
+	fd := FD(-1)
+	err := s.NS.Do(func() (err error) {
+		fd, err = s.Open(0, 0)
+		return err
+	})
+	if err != nil {
+		return -1, err
+	}
+	// Bound to no port yet, the socket may be bound once more.
+	err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 0)
+	if err == nil {
+		err = unix.Bind(int(fd), sockaddr(netip.AddrPortFrom(s.Addr, 0)))
+	}
+	if err != nil {
+		fd.Close()
+		return -1, fmt.Errorf("reserve a port of %s: %w", s.Addr, err)
+	}
+	return fd, nil
+}
+
 // Dialer finds the port from which a client connects. Unlike Go's, it makes no attempt
 // that the lab did not ask for: an error of the connection is the caller's to count.
 type Dialer struct {

@@ -856,7 +856,11 @@ type StartTrialRequest struct {
 	// The deployment's ID.
 	DeploymentId string `protobuf:"bytes,2,opt,name=deployment_id,json=deploymentId,proto3" json:"deployment_id,omitempty"`
 	// The trial's ID, given by the controller.
-	TrialId       string `protobuf:"bytes,3,opt,name=trial_id,json=trialId,proto3" json:"trial_id,omitempty"`
+	TrialId string `protobuf:"bytes,3,opt,name=trial_id,json=trialId,proto3" json:"trial_id,omitempty"`
+	// When the trial's first experiment starts, by this host's clock, so that several hosts start
+	// together: until then its flows are made ready. Up to 1 min ahead; a trial whose flows are not
+	// ready by then fails. Unset: as soon as they are.
+	StartTime     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -910,6 +914,13 @@ func (x *StartTrialRequest) GetTrialId() string {
 		return x.TrialId
 	}
 	return ""
+}
+
+func (x *StartTrialRequest) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
 }
 
 // StartTrialResponse is empty: the trial is under way.
@@ -1801,11 +1812,13 @@ const file_tcplab_v1_agent_service_proto_rawDesc = "" +
 	"\x15StartSchedulesRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12,\n" +
 	"\rdeployment_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\fdeploymentId\"\x18\n" +
-	"\x16StartSchedulesResponse\"\x97\x01\n" +
+	"\x16StartSchedulesResponse\"\xd2\x01\n" +
 	"\x11StartTrialRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12,\n" +
 	"\rdeployment_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\fdeploymentId\x12@\n" +
-	"\btrial_id\x18\x03 \x01(\tB%\xbaH\"r \x18d2\x1c^[a-zA-Z0-9][a-zA-Z0-9._-]*$R\atrialId\"\x14\n" +
+	"\btrial_id\x18\x03 \x01(\tB%\xbaH\"r \x18d2\x1c^[a-zA-Z0-9][a-zA-Z0-9._-]*$R\atrialId\x129\n" +
+	"\n" +
+	"start_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\"\x14\n" +
 	"\x12StartTrialResponse\"7\n" +
 	"\x11WatchTrialRequest\x12\"\n" +
 	"\btrial_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\atrialId\"\x8d\x02\n" +
@@ -1944,45 +1957,46 @@ var file_tcplab_v1_agent_service_proto_depIdxs = []int32{
 	35, // 9: tcplab.v1.ChangeLinkResponse.links:type_name -> tcplab.v1.LinkReport
 	37, // 10: tcplab.v1.RunProgramRequest.input:type_name -> tcplab.v1.ProgramInput
 	38, // 11: tcplab.v1.RunProgramResponse.output:type_name -> tcplab.v1.ProgramOutput
-	39, // 12: tcplab.v1.WatchTrialResponse.time:type_name -> google.protobuf.Timestamp
-	19, // 13: tcplab.v1.WatchTrialResponse.experiment_started:type_name -> tcplab.v1.ExperimentStarted
-	20, // 14: tcplab.v1.WatchTrialResponse.flow_ended:type_name -> tcplab.v1.FlowEnded
-	21, // 15: tcplab.v1.WatchTrialResponse.trial_ended:type_name -> tcplab.v1.TrialEnded
-	40, // 16: tcplab.v1.FlowEnded.outcome:type_name -> tcplab.v1.FlowOutcome
-	41, // 17: tcplab.v1.TrialEnded.result:type_name -> tcplab.v1.TrialResult
-	0,  // 18: tcplab.v1.AgentService.GetHost:input_type -> tcplab.v1.GetHostRequest
-	2,  // 19: tcplab.v1.AgentService.Apply:input_type -> tcplab.v1.ApplyRequest
-	5,  // 20: tcplab.v1.AgentService.Verify:input_type -> tcplab.v1.VerifyRequest
-	13, // 21: tcplab.v1.AgentService.StartSchedules:input_type -> tcplab.v1.StartSchedulesRequest
-	7,  // 22: tcplab.v1.AgentService.ReadLinks:input_type -> tcplab.v1.ReadLinksRequest
-	9,  // 23: tcplab.v1.AgentService.ChangeLink:input_type -> tcplab.v1.ChangeLinkRequest
-	11, // 24: tcplab.v1.AgentService.RunProgram:input_type -> tcplab.v1.RunProgramRequest
-	15, // 25: tcplab.v1.AgentService.StartTrial:input_type -> tcplab.v1.StartTrialRequest
-	17, // 26: tcplab.v1.AgentService.WatchTrial:input_type -> tcplab.v1.WatchTrialRequest
-	22, // 27: tcplab.v1.AgentService.CancelTrial:input_type -> tcplab.v1.CancelTrialRequest
-	24, // 28: tcplab.v1.AgentService.ReadArtifact:input_type -> tcplab.v1.ReadArtifactRequest
-	26, // 29: tcplab.v1.AgentService.AcknowledgeTrial:input_type -> tcplab.v1.AcknowledgeTrialRequest
-	28, // 30: tcplab.v1.AgentService.RenewLease:input_type -> tcplab.v1.RenewLeaseRequest
-	30, // 31: tcplab.v1.AgentService.Remove:input_type -> tcplab.v1.RemoveRequest
-	1,  // 32: tcplab.v1.AgentService.GetHost:output_type -> tcplab.v1.GetHostResponse
-	3,  // 33: tcplab.v1.AgentService.Apply:output_type -> tcplab.v1.ApplyResponse
-	6,  // 34: tcplab.v1.AgentService.Verify:output_type -> tcplab.v1.VerifyResponse
-	14, // 35: tcplab.v1.AgentService.StartSchedules:output_type -> tcplab.v1.StartSchedulesResponse
-	8,  // 36: tcplab.v1.AgentService.ReadLinks:output_type -> tcplab.v1.ReadLinksResponse
-	10, // 37: tcplab.v1.AgentService.ChangeLink:output_type -> tcplab.v1.ChangeLinkResponse
-	12, // 38: tcplab.v1.AgentService.RunProgram:output_type -> tcplab.v1.RunProgramResponse
-	16, // 39: tcplab.v1.AgentService.StartTrial:output_type -> tcplab.v1.StartTrialResponse
-	18, // 40: tcplab.v1.AgentService.WatchTrial:output_type -> tcplab.v1.WatchTrialResponse
-	23, // 41: tcplab.v1.AgentService.CancelTrial:output_type -> tcplab.v1.CancelTrialResponse
-	25, // 42: tcplab.v1.AgentService.ReadArtifact:output_type -> tcplab.v1.ReadArtifactResponse
-	27, // 43: tcplab.v1.AgentService.AcknowledgeTrial:output_type -> tcplab.v1.AcknowledgeTrialResponse
-	29, // 44: tcplab.v1.AgentService.RenewLease:output_type -> tcplab.v1.RenewLeaseResponse
-	31, // 45: tcplab.v1.AgentService.Remove:output_type -> tcplab.v1.RemoveResponse
-	32, // [32:46] is the sub-list for method output_type
-	18, // [18:32] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	39, // 12: tcplab.v1.StartTrialRequest.start_time:type_name -> google.protobuf.Timestamp
+	39, // 13: tcplab.v1.WatchTrialResponse.time:type_name -> google.protobuf.Timestamp
+	19, // 14: tcplab.v1.WatchTrialResponse.experiment_started:type_name -> tcplab.v1.ExperimentStarted
+	20, // 15: tcplab.v1.WatchTrialResponse.flow_ended:type_name -> tcplab.v1.FlowEnded
+	21, // 16: tcplab.v1.WatchTrialResponse.trial_ended:type_name -> tcplab.v1.TrialEnded
+	40, // 17: tcplab.v1.FlowEnded.outcome:type_name -> tcplab.v1.FlowOutcome
+	41, // 18: tcplab.v1.TrialEnded.result:type_name -> tcplab.v1.TrialResult
+	0,  // 19: tcplab.v1.AgentService.GetHost:input_type -> tcplab.v1.GetHostRequest
+	2,  // 20: tcplab.v1.AgentService.Apply:input_type -> tcplab.v1.ApplyRequest
+	5,  // 21: tcplab.v1.AgentService.Verify:input_type -> tcplab.v1.VerifyRequest
+	13, // 22: tcplab.v1.AgentService.StartSchedules:input_type -> tcplab.v1.StartSchedulesRequest
+	7,  // 23: tcplab.v1.AgentService.ReadLinks:input_type -> tcplab.v1.ReadLinksRequest
+	9,  // 24: tcplab.v1.AgentService.ChangeLink:input_type -> tcplab.v1.ChangeLinkRequest
+	11, // 25: tcplab.v1.AgentService.RunProgram:input_type -> tcplab.v1.RunProgramRequest
+	15, // 26: tcplab.v1.AgentService.StartTrial:input_type -> tcplab.v1.StartTrialRequest
+	17, // 27: tcplab.v1.AgentService.WatchTrial:input_type -> tcplab.v1.WatchTrialRequest
+	22, // 28: tcplab.v1.AgentService.CancelTrial:input_type -> tcplab.v1.CancelTrialRequest
+	24, // 29: tcplab.v1.AgentService.ReadArtifact:input_type -> tcplab.v1.ReadArtifactRequest
+	26, // 30: tcplab.v1.AgentService.AcknowledgeTrial:input_type -> tcplab.v1.AcknowledgeTrialRequest
+	28, // 31: tcplab.v1.AgentService.RenewLease:input_type -> tcplab.v1.RenewLeaseRequest
+	30, // 32: tcplab.v1.AgentService.Remove:input_type -> tcplab.v1.RemoveRequest
+	1,  // 33: tcplab.v1.AgentService.GetHost:output_type -> tcplab.v1.GetHostResponse
+	3,  // 34: tcplab.v1.AgentService.Apply:output_type -> tcplab.v1.ApplyResponse
+	6,  // 35: tcplab.v1.AgentService.Verify:output_type -> tcplab.v1.VerifyResponse
+	14, // 36: tcplab.v1.AgentService.StartSchedules:output_type -> tcplab.v1.StartSchedulesResponse
+	8,  // 37: tcplab.v1.AgentService.ReadLinks:output_type -> tcplab.v1.ReadLinksResponse
+	10, // 38: tcplab.v1.AgentService.ChangeLink:output_type -> tcplab.v1.ChangeLinkResponse
+	12, // 39: tcplab.v1.AgentService.RunProgram:output_type -> tcplab.v1.RunProgramResponse
+	16, // 40: tcplab.v1.AgentService.StartTrial:output_type -> tcplab.v1.StartTrialResponse
+	18, // 41: tcplab.v1.AgentService.WatchTrial:output_type -> tcplab.v1.WatchTrialResponse
+	23, // 42: tcplab.v1.AgentService.CancelTrial:output_type -> tcplab.v1.CancelTrialResponse
+	25, // 43: tcplab.v1.AgentService.ReadArtifact:output_type -> tcplab.v1.ReadArtifactResponse
+	27, // 44: tcplab.v1.AgentService.AcknowledgeTrial:output_type -> tcplab.v1.AcknowledgeTrialResponse
+	29, // 45: tcplab.v1.AgentService.RenewLease:output_type -> tcplab.v1.RenewLeaseResponse
+	31, // 46: tcplab.v1.AgentService.Remove:output_type -> tcplab.v1.RemoveResponse
+	33, // [33:47] is the sub-list for method output_type
+	19, // [19:33] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_agent_service_proto_init() }

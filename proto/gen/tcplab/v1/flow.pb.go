@@ -23,6 +23,64 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// FlowFault is what a server does wrong on purpose.
+type FlowFault int32
+
+const (
+	// Unset: nothing.
+	FlowFault_FLOW_FAULT_UNSPECIFIED FlowFault = 0
+	// It does not listen: the client is refused (REFUSED).
+	FlowFault_FLOW_FAULT_REFUSE FlowFault = 1
+	// It resets the connection once it has read something (RESET).
+	FlowFault_FLOW_FAULT_RESET FlowFault = 2
+	// It listens, so that the kernel makes the connection, and never reads nor answers: the
+	// client waits until its time is up (DEADLINE), or its TCP gives up (TIMED_OUT).
+	FlowFault_FLOW_FAULT_DEAF FlowFault = 3
+)
+
+// Enum value maps for FlowFault.
+var (
+	FlowFault_name = map[int32]string{
+		0: "FLOW_FAULT_UNSPECIFIED",
+		1: "FLOW_FAULT_REFUSE",
+		2: "FLOW_FAULT_RESET",
+		3: "FLOW_FAULT_DEAF",
+	}
+	FlowFault_value = map[string]int32{
+		"FLOW_FAULT_UNSPECIFIED": 0,
+		"FLOW_FAULT_REFUSE":      1,
+		"FLOW_FAULT_RESET":       2,
+		"FLOW_FAULT_DEAF":        3,
+	}
+)
+
+func (x FlowFault) Enum() *FlowFault {
+	p := new(FlowFault)
+	*p = x
+	return p
+}
+
+func (x FlowFault) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FlowFault) Descriptor() protoreflect.EnumDescriptor {
+	return file_tcplab_v1_flow_proto_enumTypes[0].Descriptor()
+}
+
+func (FlowFault) Type() protoreflect.EnumType {
+	return &file_tcplab_v1_flow_proto_enumTypes[0]
+}
+
+func (x FlowFault) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FlowFault.Descriptor instead.
+func (FlowFault) EnumDescriptor() ([]byte, []int) {
+	return file_tcplab_v1_flow_proto_rawDescGZIP(), []int{0}
+}
+
 // Burst sends writes of given sizes with given gaps on one connection, and
 // tells of each when it was made and when the server had it. It ends when the server
 // has read all.
@@ -101,7 +159,12 @@ const file_tcplab_v1_flow_proto_rawDesc = "" +
 	"\x06writes\x18\x01 \x03(\rB\x16\xbaH\x13\x92\x01\x10\b\x01\x10\xe8\a\"\t*\a\x18\x80\x80\x80\b(\x01R\x06writes\x12D\n" +
 	"\x04gaps\x18\x02 \x03(\v2\x19.google.protobuf.DurationB\x15\xbaH\x12\x92\x01\x0f\x10\xe8\a\"\n" +
 	"\xaa\x01\a\"\x03\b\x90\x1c2\x00R\x04gaps\x12\x1e\n" +
-	"\x05count\x18\x03 \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x05countB\x96\x01\n" +
+	"\x05count\x18\x03 \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x05count*i\n" +
+	"\tFlowFault\x12\x1a\n" +
+	"\x16FLOW_FAULT_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11FLOW_FAULT_REFUSE\x10\x01\x12\x14\n" +
+	"\x10FLOW_FAULT_RESET\x10\x02\x12\x13\n" +
+	"\x0fFLOW_FAULT_DEAF\x10\x03B\x96\x01\n" +
 	"\rcom.tcplab.v1B\tFlowProtoP\x01Z5github.com/tcplab/tcplab/proto/gen/tcplab/v1;tcplabv1\xa2\x02\x03TXX\xaa\x02\tTcplab.V1\xca\x02\tTcplab\\V1\xe2\x02\x15Tcplab\\V1\\GPBMetadata\xea\x02\n" +
 	"Tcplab::V1b\x06proto3"
 
@@ -117,13 +180,15 @@ func file_tcplab_v1_flow_proto_rawDescGZIP() []byte {
 	return file_tcplab_v1_flow_proto_rawDescData
 }
 
+var file_tcplab_v1_flow_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_tcplab_v1_flow_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
 var file_tcplab_v1_flow_proto_goTypes = []any{
-	(*Burst)(nil),               // 0: tcplab.v1.Burst
-	(*durationpb.Duration)(nil), // 1: google.protobuf.Duration
+	(FlowFault)(0),              // 0: tcplab.v1.FlowFault
+	(*Burst)(nil),               // 1: tcplab.v1.Burst
+	(*durationpb.Duration)(nil), // 2: google.protobuf.Duration
 }
 var file_tcplab_v1_flow_proto_depIdxs = []int32{
-	1, // 0: tcplab.v1.Burst.gaps:type_name -> google.protobuf.Duration
+	2, // 0: tcplab.v1.Burst.gaps:type_name -> google.protobuf.Duration
 	1, // [1:1] is the sub-list for method output_type
 	1, // [1:1] is the sub-list for method input_type
 	1, // [1:1] is the sub-list for extension type_name
@@ -141,13 +206,14 @@ func file_tcplab_v1_flow_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tcplab_v1_flow_proto_rawDesc), len(file_tcplab_v1_flow_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   1,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_tcplab_v1_flow_proto_goTypes,
 		DependencyIndexes: file_tcplab_v1_flow_proto_depIdxs,
+		EnumInfos:         file_tcplab_v1_flow_proto_enumTypes,
 		MessageInfos:      file_tcplab_v1_flow_proto_msgTypes,
 	}.Build()
 	File_tcplab_v1_flow_proto = out.File

@@ -1430,8 +1430,23 @@ type Flow struct {
 	Kind isFlow_Kind `protobuf_oneof:"kind"`
 	// Socket options of both ends.
 	Socket *SocketOptions `protobuf:"bytes,15,opt,name=socket,proto3" json:"socket,omitempty"`
-	// When the client connects, after the experiment's start. Default 0.
-	Start         *durationpb.Duration `protobuf:"bytes,16,opt,name=start,proto3" json:"start,omitempty"`
+	// When the flow begins, after the experiment's start, or after the end of all flows in
+	// `after`. Default 0.
+	Start *durationpb.Duration `protobuf:"bytes,16,opt,name=start,proto3" json:"start,omitempty"`
+	// Flows of the same experiment after whose end it begins, however they ended. Where
+	// one failed that may not fail the experiment stops, and this one is skipped. No flow comes
+	// after itself, not even through others.
+	After []string `protobuf:"bytes,18,rep,name=after,proto3" json:"after,omitempty"`
+	// When the flow is ended in order, counted from its beginning: it begins nothing more, what is under
+	// way is finished, and its outcome is COMPLETED. Up to 24 h; unset: when it has done
+	// all it should.
+	Duration *durationpb.Duration `protobuf:"bytes,21,opt,name=duration,proto3" json:"duration,omitempty"`
+	// Whether the trial goes on, and succeeds, where this flow does not complete. Its outcome and
+	// what it measured are there for expectations all the same. Default false: the
+	// experiment's other flows are stopped, and the trial fails.
+	MayFail bool `protobuf:"varint,22,opt,name=may_fail,json=mayFail,proto3" json:"may_fail,omitempty"`
+	// What is wrong with the server, of a bulk, transaction or burst. Default: nothing.
+	Fault         FlowFault `protobuf:"varint,25,opt,name=fault,proto3,enum=tcplab.v1.FlowFault" json:"fault,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1540,6 +1555,34 @@ func (x *Flow) GetStart() *durationpb.Duration {
 		return x.Start
 	}
 	return nil
+}
+
+func (x *Flow) GetAfter() []string {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *Flow) GetDuration() *durationpb.Duration {
+	if x != nil {
+		return x.Duration
+	}
+	return nil
+}
+
+func (x *Flow) GetMayFail() bool {
+	if x != nil {
+		return x.MayFail
+	}
+	return false
+}
+
+func (x *Flow) GetFault() FlowFault {
+	if x != nil {
+		return x.Fault
+	}
+	return FlowFault_FLOW_FAULT_UNSPECIFIED
 }
 
 type isFlow_Kind interface {
@@ -2216,7 +2259,7 @@ const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\x05flows\x18\x02 \x03(\v2\x0f.tcplab.v1.FlowB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\x05flows\x12T\n" +
 	"\x0fsample_interval\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
 	"\"\x02\b\x012\x04\x10\xc0\x84=R\x0esampleInterval\x12C\n" +
-	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x05*\x00R\atimeout\"\xbe\x03\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x05*\x00R\atimeout\"\xfd\x04\n" +
 	"\x04Flow\x12.\n" +
 	"\x04name\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x18(2\x11^[a-z][a-z0-9_]*$R\x04name\x12\x1f\n" +
 	"\x06client\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x06client\x12\x1f\n" +
@@ -2226,7 +2269,11 @@ const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\vtransaction\x18\x06 \x01(\v2\x16.tcplab.v1.TransactionH\x00R\vtransaction\x12(\n" +
 	"\x05burst\x18\a \x01(\v2\x10.tcplab.v1.BurstH\x00R\x05burst\x120\n" +
 	"\x06socket\x18\x0f \x01(\v2\x18.tcplab.v1.SocketOptionsR\x06socket\x12?\n" +
-	"\x05start\x18\x10 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\x05startB\r\n" +
+	"\x05start\x18\x10 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\x05start\x12%\n" +
+	"\x05after\x18\x12 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\xe8\a\"\x04r\x02\x10\x01R\x05after\x12E\n" +
+	"\bduration\x18\x15 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x05*\x00R\bduration\x12\x19\n" +
+	"\bmay_fail\x18\x16 \x01(\bR\amayFail\x124\n" +
+	"\x05fault\x18\x19 \x01(\x0e2\x14.tcplab.v1.FlowFaultB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05faultB\r\n" +
 	"\x04kind\x12\x05\xbaH\x02\b\x01\"\x81\x01\n" +
 	"\x04Bulk\x12\x1f\n" +
 	"\x05bytes\x18\x01 \x01(\x04B\a\xbaH\x042\x02(\x01H\x00R\x05bytes\x12G\n" +
@@ -2362,9 +2409,10 @@ var file_tcplab_v1_lab_proto_goTypes = []any{
 	(QueueDiscipline)(0),         // 31: tcplab.v1.QueueDiscipline
 	(*RandomEarlyDetection)(nil), // 32: tcplab.v1.RandomEarlyDetection
 	(*Burst)(nil),                // 33: tcplab.v1.Burst
-	(*KeepAlive)(nil),            // 34: tcplab.v1.KeepAlive
-	(*PortRange)(nil),            // 35: tcplab.v1.PortRange
-	(*structpb.Value)(nil),       // 36: google.protobuf.Value
+	(FlowFault)(0),               // 34: tcplab.v1.FlowFault
+	(*KeepAlive)(nil),            // 35: tcplab.v1.KeepAlive
+	(*PortRange)(nil),            // 36: tcplab.v1.PortRange
+	(*structpb.Value)(nil),       // 37: google.protobuf.Value
 }
 var file_tcplab_v1_lab_proto_depIdxs = []int32{
 	21, // 0: tcplab.v1.Lab.point:type_name -> tcplab.v1.Lab.PointEntry
@@ -2414,20 +2462,22 @@ var file_tcplab_v1_lab_proto_depIdxs = []int32{
 	33, // 44: tcplab.v1.Flow.burst:type_name -> tcplab.v1.Burst
 	19, // 45: tcplab.v1.Flow.socket:type_name -> tcplab.v1.SocketOptions
 	24, // 46: tcplab.v1.Flow.start:type_name -> google.protobuf.Duration
-	24, // 47: tcplab.v1.Bulk.duration:type_name -> google.protobuf.Duration
-	24, // 48: tcplab.v1.Transaction.think_time:type_name -> google.protobuf.Duration
-	24, // 49: tcplab.v1.Transaction.server_time:type_name -> google.protobuf.Duration
-	34, // 50: tcplab.v1.SocketOptions.keep_alive:type_name -> tcplab.v1.KeepAlive
-	24, // 51: tcplab.v1.SocketOptions.user_timeout:type_name -> google.protobuf.Duration
-	24, // 52: tcplab.v1.SocketOptions.linger:type_name -> google.protobuf.Duration
-	35, // 53: tcplab.v1.SocketOptions.local_ports:type_name -> tcplab.v1.PortRange
-	4,  // 54: tcplab.v1.Expectation.over:type_name -> tcplab.v1.Over
-	36, // 55: tcplab.v1.Lab.PointEntry.value:type_name -> google.protobuf.Value
-	56, // [56:56] is the sub-list for method output_type
-	56, // [56:56] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	24, // 47: tcplab.v1.Flow.duration:type_name -> google.protobuf.Duration
+	34, // 48: tcplab.v1.Flow.fault:type_name -> tcplab.v1.FlowFault
+	24, // 49: tcplab.v1.Bulk.duration:type_name -> google.protobuf.Duration
+	24, // 50: tcplab.v1.Transaction.think_time:type_name -> google.protobuf.Duration
+	24, // 51: tcplab.v1.Transaction.server_time:type_name -> google.protobuf.Duration
+	35, // 52: tcplab.v1.SocketOptions.keep_alive:type_name -> tcplab.v1.KeepAlive
+	24, // 53: tcplab.v1.SocketOptions.user_timeout:type_name -> google.protobuf.Duration
+	24, // 54: tcplab.v1.SocketOptions.linger:type_name -> google.protobuf.Duration
+	36, // 55: tcplab.v1.SocketOptions.local_ports:type_name -> tcplab.v1.PortRange
+	4,  // 56: tcplab.v1.Expectation.over:type_name -> tcplab.v1.Over
+	37, // 57: tcplab.v1.Lab.PointEntry.value:type_name -> google.protobuf.Value
+	58, // [58:58] is the sub-list for method output_type
+	58, // [58:58] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_lab_proto_init() }
