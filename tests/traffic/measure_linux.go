@@ -51,14 +51,14 @@ func Measure(ctx context.Context, from, to Node, streams []Stream, linger time.D
 			}
 		}
 	}()
-	var damagedBefore uint64
+	var before tally
 	err := In(to.Path, func() (err error) {
 		for i, s := range streams {
 			if receivers[i], err = receiver(to.Address, s.Port); err != nil {
 				return err
 			}
 		}
-		damagedBefore, err = damaged(to.Address)
+		before, err = thrown(to.Address)
 		return err
 	})
 	if err == nil {
@@ -99,9 +99,13 @@ func Measure(ctx context.Context, from, to Node, streams []Stream, linger time.D
 		return nil, err
 	}
 	err = In(to.Path, func() error {
-		after, err := damaged(to.Address)
+		after, err := thrown(to.Address)
 		for i := range seen {
-			seen[i].Damaged = after - damagedBefore
+			seen[i].Damaged = after.damaged - before.damaged
+		}
+		// The socket's own count of drops (SO_RXQ_OVFL) has damaged datagrams among them.
+		if lost := after.overflow - before.overflow; err == nil && lost > 0 {
+			err = fmt.Errorf("this host was too busy: the receive buffer lost %d datagrams", lost)
 		}
 		return err
 	})
@@ -174,8 +178,7 @@ func receiver(a netip.Addr, port uint16) (int, error) {
 	}
 	return open(a, port, tos,
 		option{unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer},
-		option{unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1},
-		option{unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1})
+		option{unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1})
 }
 
 func sender(from, to netip.Addr, s Stream) (int, error) {
@@ -307,10 +310,6 @@ func arrival(data, control []byte, start time.Time) (Arrival, error) {
 		case m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SO_TIMESTAMPNS:
 			stamp := *(*unix.Timespec)(unsafe.Pointer(&m.Data[0]))
 			a.At = time.Unix(stamp.Unix()).Sub(start)
-		case m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SO_RXQ_OVFL:
-			if lost := binary.NativeEndian.Uint32(m.Data); lost > 0 {
-				return a, fmt.Errorf("this host was too busy: the receive buffer lost %d datagrams", lost)
-			}
 		case m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_TOS:
 			a.CE = m.Data[0]&ecn == ce
 		case m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_TCLASS:
@@ -320,44 +319,69 @@ func arrival(data, control []byte, start time.Time) (Arrival, error) {
 	return a, nil
 }
 
-// damaged is how many datagrams this thread's namespace has thrown away for their
-// checksum: UDP's and IPv4's own.
-func damaged(a netip.Addr) (uint64, error) {
-	content, err := os.ReadFile("/proc/thread-self/net/snmp")
-	if err != nil {
-		return 0, err
-	}
+// tally is what this thread's namespace has thrown away.
+type tally struct {
+	damaged  uint64 // datagrams, for their checksum: UDP's and IPv4's own
+	overflow uint64 // datagrams, for want of room in a receive buffer
+}
+
+// thrown reads the tally of an address's family.
+func thrown(a netip.Addr) (t tally, err error) {
+	path, pairs := "/proc/thread-self/net/snmp", pairsOfSNMP
+	damaged, overflow := []string{"Udp:InCsumErrors", "Ip:InHdrErrors"}, "Udp:RcvbufErrors"
 	if a.Is6() {
-		content, err = os.ReadFile("/proc/thread-self/net/snmp6")
-		if err != nil {
-			return 0, err
-		}
-		for line := range strings.Lines(string(content)) {
-			if fields := strings.Fields(line); len(fields) == 2 && fields[0] == "Udp6InCsumErrors" {
-				return strconv.ParseUint(fields[1], 10, 64)
-			}
-		}
-		return 0, errors.New("the kernel has no counter Udp6InCsumErrors")
+		path, pairs = "/proc/thread-self/net/snmp6", pairsOfSNMP6
+		damaged, overflow = []string{"Udp6InCsumErrors"}, "Udp6RcvbufErrors"
 	}
-	var sum uint64
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return t, err
+	}
+	values, err := pairs(string(content))
+	for _, name := range damaged {
+		t.damaged += values[name]
+	}
+	t.overflow = values[overflow]
+	return t, err
+}
+
+// pairsOfSNMP reads lines of names, each followed by one of values.
+func pairsOfSNMP(content string) (map[string]uint64, error) {
+	values := map[string]uint64{}
 	var names []string
-	for line := range strings.Lines(string(content)) {
+	for line := range strings.Lines(content) {
 		fields := strings.Fields(line)
 		if len(names) != len(fields) || names[0] != fields[0] {
 			names = fields
 			continue
 		}
 		for i, name := range names {
-			if names[0] == "Udp:" && name == "InCsumErrors" || names[0] == "Ip:" && name == "InHdrErrors" {
-				n, err := strconv.ParseUint(fields[i], 10, 64)
-				if err != nil {
-					return 0, err
-				}
-				sum += n
+			if names[0] != "Udp:" && names[0] != "Ip:" || i == 0 {
+				continue
 			}
+			n, err := strconv.ParseUint(fields[i], 10, 64)
+			if err != nil {
+				return nil, err
+			}
+			values[names[0]+name] = n
 		}
 	}
-	return sum, nil
+	return values, nil
+}
+
+// pairsOfSNMP6 reads lines of a name and a value.
+func pairsOfSNMP6(content string) (map[string]uint64, error) {
+	values := map[string]uint64{}
+	for line := range strings.Lines(content) {
+		if fields := strings.Fields(line); len(fields) == 2 {
+			n, err := strconv.ParseUint(fields[1], 10, 64)
+			if err != nil {
+				return nil, err
+			}
+			values[fields[0]] = n
+		}
+	}
+	return values, nil
 }
 
 // Connect is how long a TCP connection takes to be made, to a listener that it puts at
