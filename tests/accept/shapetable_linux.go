@@ -86,22 +86,39 @@ func rowLines(ctx context.Context, b *Bench, row shapeRow, engine string, slack 
 	if err := os.WriteFile(file, []byte(row.lab(engine)), 0o600); err != nil {
 		return nil, err
 	}
-	const attempts = 2
-	var lines []tableLine
-	for attempt := range attempts {
+	lines, err := attemptRow(ctx, b, row, engine, file, slack)
+	if err != nil || hold(lines) {
+		return lines, err
+	}
+	// Something else may have held up this machine for a moment: the row is measured
+	// again, and what it is in most of the times it is. A link that is wrong is so each time.
+	const times, most = 5, 3
+	var passed []tableLine
+	failed, held := lines, 0
+	for n := 1; n < times && held < most && n-held < most; n++ {
+		for _, l := range lines {
+			if !l.Passed {
+				fmt.Fprintln(os.Stderr, "  again:", l)
+			}
+		}
 		if lines, err = attemptRow(ctx, b, row, engine, file, slack); err != nil {
 			return nil, err
 		}
-		if !slices.ContainsFunc(lines, func(l tableLine) bool { return !l.Passed }) {
-			break
-		}
-		for i := range lines {
-			if attempt+1 < attempts && !lines[i].Passed {
-				fmt.Fprintln(os.Stderr, "  again:", lines[i])
-			}
+		if hold(lines) {
+			held++
+			passed = lines
+		} else {
+			failed = lines
 		}
 	}
-	return lines, nil
+	if held < most {
+		return failed, nil
+	}
+	return passed, nil
+}
+
+func hold(lines []tableLine) bool {
+	return !slices.ContainsFunc(lines, func(l tableLine) bool { return !l.Passed })
 }
 
 // lab is the row's lab file.

@@ -67,6 +67,7 @@ func measurements(tcplab string) []Measurement {
 		star(tcplabv1.NodeKind_NODE_KIND_ROUTER, "router"),
 		inGuest(guests[0]),
 		qdiscs(),
+		guestQdiscs(),
 		idle(),
 		throughput(),
 		packetRate(),

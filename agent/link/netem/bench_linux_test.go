@@ -16,16 +16,35 @@ import (
 	"github.com/tcplab/tcplab/internal/netns"
 )
 
-// BenchmarkQdiscs makes the qdiscs of 1000 links, a tbf over a pfifo at each port, as the engine does, as
-// tc does from one file, and as it does in a process for each, which twenty links are enough to tell. It leaves
-// netem out, so that kernels without it can tell. Each figure is the time for one link.
+// BenchmarkQdiscs makes the qdiscs of 1000 links, as the engine does, as tc does from one
+// file, and as it does in a process for each, which twenty links are enough to tell: a tbf over a
+// pfifo at each port, for kernels without netem, and with it the whole tree of a delay and a rate. Each
+// figure is the time for one link.
 func BenchmarkQdiscs(b *testing.B) {
+	b.Run("tbf", func(b *testing.B) { benchmarkQdiscs(b, false) })
+	b.Run("netem", func(b *testing.B) {
+		need.Qdisc(b, "netem")
+		benchmarkQdiscs(b, true)
+	})
+}
+
+func benchmarkQdiscs(b *testing.B, delayed bool) {
 	need.Command(b, "tc")
 	need.Qdisc(b, "tbf")
 	const links, forked = 1000, 20
-	t, err := plan(link.Shape{Rate: 10e6, Queue: link.Queue{Packets: 100}}, nil, 0, testFrame)
+	t, err := plan(link.Shape{Rate: 10e6, Queue: link.Queue{Packets: 100}, Delay: 10 * time.Millisecond}, nil, 0, testFrame)
 	if err != nil {
 		b.Fatal(err)
+	}
+	// What one port has, from its root, and what tc is told for the same.
+	qdiscs := []qdisc{t.rate, t.queue}
+	told := []string{
+		fmt.Sprintf("tbf rate %d burst %db limit %db", t.rate.bytesPerSecond*8, t.rate.burst, t.rate.limit),
+		fmt.Sprintf("pfifo limit %d", t.queue.limits()),
+	}
+	if delayed {
+		qdiscs = append([]qdisc{t.delay}, qdiscs...)
+		told = append([]string{fmt.Sprintf("netem limit %d delay %dus rate 1tbit", t.delay.limit, t.delay.delay.Microseconds())}, told...)
 	}
 	ns, err := netns.New("fabric")
 	if err != nil {
@@ -38,21 +57,34 @@ func BenchmarkQdiscs(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer requests.close()
-	// What tc is told for the same.
-	lines := func(device string) []string {
-		return []string{
-			fmt.Sprintf("qdisc add dev %s root handle 10: tbf rate %d burst %db limit %db", device, t.rate.bytesPerSecond*8, t.rate.burst, t.rate.limit),
-			fmt.Sprintf("qdisc replace dev %s parent 10:1 handle 20: pfifo limit %d", device, t.queue.limits()),
+	parent := func(level int) uint32 {
+		if level == 0 {
+			return handleRoot
 		}
+		return uint32(level)<<20 | onlyClass
+	}
+	lines := func(device string) (all []string) {
+		for level, options := range told {
+			// Below the root something stands: a tbf comes with a leaf.
+			at := "qdisc add dev " + device + " root"
+			if level > 0 {
+				at = fmt.Sprintf("qdisc replace dev %s parent %x:1", device, parent(level)>>16)
+			}
+			all = append(all, fmt.Sprintf("%s handle %x: %s", at, parent(level+1)>>16, options))
+		}
+		return all
 	}
 	shape := map[string]func([]netlink.Link){
 		"requests": func(ports []netlink.Link) {
 			var all []request
 			for _, p := range ports {
-				device := p.Attrs().Index
-				all = append(all,
-					adding().to(t.rate, position{device, handleRoot, 0x10 << 16}),
-					replacing().to(t.queue, position{device, 0x10<<16 | onlyClass, 0x20 << 16}))
+				for level, q := range qdiscs {
+					how := replacing()
+					if level == 0 {
+						how = adding()
+					}
+					all = append(all, how.to(q, position{p.Attrs().Index, parent(level), parent(level+1) &^ 0xffff}))
+				}
 			}
 			if _, err := requests.each(all...); err != nil {
 				b.Fatal(err)
@@ -83,7 +115,7 @@ func BenchmarkQdiscs(b *testing.B) {
 			begin := time.Now()
 			do(some)
 			took[how] += time.Since(begin) * time.Duration(len(ports)/len(some))
-			shaped(b, requests, some, t)
+			shaped(b, requests, some, t, delayed)
 			var none []request
 			for _, p := range some {
 				r := adding().to(t.rate, position{p.Attrs().Index, handleRoot, 0})
@@ -132,11 +164,23 @@ func bare(b *testing.B, ns *netns.Handle, links int) []netlink.Link {
 	return ports
 }
 
-// shaped fails unless each port has its two qdiscs.
-func shaped(b *testing.B, requests *requests, ports []netlink.Link, want tree) {
+// shaped fails unless each port has its qdiscs.
+func shaped(b *testing.B, requests *requests, ports []netlink.Link, want tree, delayed bool) {
 	b.Helper()
 	for _, p := range ports {
-		s, err := requests.get(position{p.Attrs().Index, handleRoot, 0x10 << 16})
+		device, at := p.Attrs().Index, uint32(handleRoot)
+		if delayed {
+			s, err := requests.get(position{device, at, 0x10 << 16})
+			if err != nil {
+				b.Fatal(err)
+			}
+			var delay delayQdisc
+			if err := delay.decode(s.options); err != nil || delay.delay != want.delay.delay {
+				b.Fatalf("%s has %s %+v: %v", p.Attrs().Name, s.kind, delay, err)
+			}
+			at = 0x10<<16 | onlyClass
+		}
+		s, err := requests.get(position{device, at, 0})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -144,8 +188,11 @@ func shaped(b *testing.B, requests *requests, ports []netlink.Link, want tree) {
 		if err := rate.decode(s.options); err != nil || rate.bytesPerSecond != want.rate.bytesPerSecond {
 			b.Fatalf("%s has %s %+v: %v", p.Attrs().Name, s.kind, rate, err)
 		}
-		s, err = requests.get(position{p.Attrs().Index, 0x10<<16 | onlyClass, 0})
-		if err != nil {
+		at = 0x10<<16 | onlyClass
+		if delayed {
+			at = 0x20<<16 | onlyClass
+		}
+		if s, err = requests.get(position{device, at, 0}); err != nil {
 			b.Fatal(err)
 		}
 		if leaf, err := decodeLeaf(s); err != nil || !same(want.queue, leaf) {
