@@ -140,26 +140,6 @@ func (c *converter) ends(n *node, path string) {
 	c.from(n.get("to"), "%s.server", path)
 }
 
-func (c *converter) bulk(s *bulkSpec, f *tcplabv1.Flow, path string) {
-	c.ends(s.At, path)
-	f.Client, f.Server = s.From, s.To
-	b := &tcplabv1.Bulk{}
-	f.Kind = &tcplabv1.Flow_Bulk{Bulk: b}
-	c.from(s.At, "%s.bulk", path)
-	c.from(s.At.get("bytes"), "%s.bulk.bytes", path)
-	c.from(s.At.get("duration"), "%s.bulk.duration", path)
-	switch {
-	case s.Bytes != nil && s.Duration != nil:
-		c.add(s.At.get("duration").at, "", "give bytes or duration, not both")
-	case s.Bytes != nil:
-		b.Amount = &tcplabv1.Bulk_Bytes{Bytes: uint64(*s.Bytes)}
-	case s.Duration != nil:
-		b.Amount = &tcplabv1.Bulk_Duration{Duration: s.Duration.proto()}
-	default:
-		c.add(s.At.at, "give it bytes: or duration:", "how much the flow sends is missing")
-	}
-}
-
 func (c *converter) transaction(s *transactionSpec, f *tcplabv1.Flow, path string) {
 	c.ends(s.At, path)
 	f.Client, f.Server = s.From, s.To
@@ -175,6 +155,10 @@ func (c *converter) transaction(s *transactionSpec, f *tcplabv1.Flow, path strin
 	if s.Rate != nil {
 		t.Rate = float64(*s.Rate)
 	}
+	for i, step := range s.Schedule {
+		t.RateSchedule = append(t.RateSchedule, c.step(step.At, step.Time, (*float64)(step.Rate), fmt.Sprintf("%s.rate_schedule[%d]", path, i)))
+	}
+	c.from(s.At.get("schedule"), "%s.rate_schedule", path)
 	if s.Reply != nil {
 		t.Reply = uint64(*s.Reply)
 	}

@@ -303,26 +303,43 @@ func (v *validation) flow(field string, f *tcplabv1.Flow, timeout time.Duration,
 		v.add(field+".server", "link them, directly or through routers and switches; an endpoint forwards nothing", "%q cannot be reached from %q", f.GetServer(), f.GetClient())
 	}
 	v.order(field, f, timeout)
-	if f.GetBulk() != nil && f.GetBulk().GetAmount() == nil {
-		v.add(field+".bulk", "", "how much the flow sends is missing: bytes or duration")
+	within := timeout - f.GetStart().AsDuration()
+	if f.GetDuration() != nil { // it ends by itself, whatever is still to be done
+		within = math.MaxInt64
 	}
-	if t := f.GetTransaction(); t.GetRate() > 0 {
-		v.openLoop(field+".transaction", t, timeout-f.GetStart().AsDuration())
+	if b := f.GetBulk(); b != nil {
+		if b.GetSteady() != nil {
+			within = math.MaxInt64
+		}
+		v.bulk(field+".bulk", b, within)
+	}
+	if t := f.GetTransaction(); t != nil {
+		v.openLoop(field+".transaction", t, within)
 	}
 	if b := f.GetBurst(); b != nil {
-		v.burst(field+".burst", b, timeout-f.GetStart().AsDuration())
+		v.burst(field+".burst", b, within)
 	}
 	v.socket(field+".socket", f)
 }
 
 // openLoop checks transactions at a rate that are to end within the time.
 func (v *validation) openLoop(field string, t *tcplabv1.Transaction, within time.Duration) {
+	if t.GetRate() == 0 {
+		if len(t.GetRateSchedule()) > 0 {
+			v.add(field+".rate_schedule", "give it a rate", "without a rate each request begins when the one before has ended")
+		}
+		return
+	}
 	if t.GetThinkTime().AsDuration() > 0 {
 		v.add(field+".think_time", "leave one of them out", "with a rate the client does not think: the rate says when requests are due")
 	}
+	p := v.pace(field+".rate_schedule", t.GetRate(), t.GetRateSchedule())
+	if p == nil {
+		return
+	}
 	// The first is due at once.
-	if last := float64(t.GetCount()-1) / t.GetRate(); t.GetCount() > 1 && last >= within.Seconds() {
-		v.add(field+".rate", "raise the experiment's timeout, or the rate", "the last request is due after %.6g s, and the experiment ends after %v", last, within)
+	if last := p.Due(float64(max(1, t.GetCount()) - 1)); last >= within {
+		v.add(field+".rate", "raise the experiment's timeout, or the rate", "the last request is due after %.6g s, and the experiment ends after %v", last.Seconds(), within)
 	}
 }
 

@@ -26,15 +26,16 @@ type kind interface {
 
 // half is what client and server have in common: one end of a flow.
 type half struct {
-	flow     string // the flow's name
-	role     socket.Role
-	end      End
-	kind     kind
-	options  *tcplabv1.SocketOptions
-	limited  bool // the client may end in order before all is done
-	interval time.Duration
-	samples  observe.Sink
-	log      *slog.Logger
+	flow      string // the flow's name
+	samplesOf string // its name in samples: that of the stream, where there are several
+	role      socket.Role
+	end       End
+	kind      kind
+	options   *tcplabv1.SocketOptions
+	duration  time.Duration // after which it ends in order; 0: when all is done
+	interval  time.Duration
+	samples   observe.Sink
+	log       *slog.Logger
 }
 
 func (h *half) spec() socket.Spec {
@@ -43,31 +44,32 @@ func (h *half) spec() socket.Spec {
 
 // measured is what one end has measured by itself.
 type measured struct {
-	address       netip.AddrPort
-	started       time.Time     // the client: when it called connect(2)
-	connect       time.Duration // the client: until the connection stood; 0 if it never did
-	written, read uint64
-	lastRead      time.Time
-	latencies     latency.Set
-	uncorrected   latency.Set // of an open loop: from when each in fact began
-	wrote         []span      // a burst's client: when each write was called and returned
-	arrived       []span      // a burst's server: when each write's first and last byte was read
-	series        observe.Series
-	congestion    string
-	socket        *tcplabv1.SocketOptions // read back
-	err           error
+	address        netip.AddrPort
+	begun          time.Time     // when this end began
+	started        time.Time     // the client: when it called connect(2)
+	connect        time.Duration // the client: until the connection stood; 0 if it never did
+	written, read  uint64
+	lastRead       time.Time
+	latencies      latency.Set
+	uncorrected    latency.Set // of an open loop: from when each in fact began
+	wrote          []span      // a burst's client: when each write was called and returned
+	arrived        []span      // a burst's server: when each write's first and last byte was read
+	zerocopySends  uint64      // writes without a copy that the kernel has completed
+	zerocopyCopied uint64      // those that it copied all the same
+	series         observe.Series
+	congestion     string
+	socket         *tcplabv1.SocketOptions // read back
+	err            error
 }
 
 // client is the end that connects.
-type client struct {
-	half
-	until time.Time // when it is to end in order; zero: when all is done
-}
+type client struct{ half }
 
 // run connects to the server and does the client's part. It returns when the
 // connection has ended or, at the latest, when ctx has; whatever was measured by then
 // is in what it returns.
 func (c *client) run(ctx context.Context, server netip.AddrPort) (m measured) {
+	m.begun = time.Now()
 	s, err := c.dial(ctx, server, &m)
 	if s == nil {
 		m.err = err
@@ -81,10 +83,7 @@ func (c *client) run(ctx context.Context, server netip.AddrPort) (m measured) {
 		m.err = Explain(ctx, fmt.Sprintf("connecting from %s to %s", c.end.Addr, server), err)
 		return m
 	}
-	c.converse(ctx, s, &m, func(ctx context.Context, conn *stream) error {
-		conn.until = c.until
-		return c.kind.client(ctx, conn)
-	})
+	c.converse(ctx, s, &m, m.begun, c.kind.client)
 	return m
 }
 
@@ -154,7 +153,7 @@ func (s *server) serve(ctx context.Context) (m measured) {
 	defer conn.Close()
 	release := conn.Guard(ctx)
 	defer release()
-	s.converse(ctx, conn, &m, s.kind.server)
+	s.converse(ctx, conn, &m, time.Now(), s.kind.server)
 	return m
 }
 
@@ -170,10 +169,13 @@ func (s *server) accept(ctx context.Context) (*socket.Socket, error) {
 }
 
 // converse does one side's part on a connection that stands, sampled
-// meanwhile, and ends the connection in order.
-func (h *half) converse(ctx context.Context, s *socket.Socket, m *measured, part func(context.Context, *stream) error) {
-	watch := observe.NewWatch(observe.Watched{Flow: h.flow, End: string(h.role), Interval: h.interval, Read: s.Info, Sink: h.samples})
-	c := &stream{Socket: s, measured: m, limited: h.limited}
+// meanwhile, and ends the connection in order. What the lab gives it for its duration counts from begun.
+func (h *half) converse(ctx context.Context, s *socket.Socket, m *measured, begun time.Time, part func(context.Context, *stream) error) {
+	watch := observe.NewWatch(observe.Watched{Flow: h.samplesOf, End: string(h.role), Interval: h.interval, Read: s.Info, Sink: h.samples})
+	c := &stream{Socket: s, measured: m, limited: h.duration > 0}
+	if c.limited {
+		c.until = begun.Add(h.duration)
+	}
 	err := part(ctx, c)
 	m.series = watch.Stop()
 	m.congestion = s.Congestion()

@@ -187,7 +187,7 @@ func TestFirstFailureIsReported(t *testing.T) {
 	flowtest.Leakless(t)
 	cfg := nodes(t, false)
 	f := listening(t, bulkBytes(1), cfg)
-	f.server.(*server).listener.Interrupt(unix.SHUT_RD) // the port is closed: the client is refused
+	f.streams[0].server.(*server).listener.Interrupt(unix.SHUT_RD) // the port is closed: the client is refused
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	if r := f.Run(ctx); r.GetError() == "" || ctx.Err() != nil {

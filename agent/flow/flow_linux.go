@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tcplab/tcplab/agent/flow/latency"
 	"github.com/tcplab/tcplab/agent/flow/socket"
 	"github.com/tcplab/tcplab/agent/observe"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
@@ -35,50 +34,22 @@ const DefaultSampleInterval = 10 * time.Millisecond
 // Flow is one flow between two nodes. Listen, Run and Close are called in this
 // order, each once; Close may come at any time and from anywhere.
 type Flow struct {
-	spec   *tcplabv1.Flow
-	client client
-	server accepting
+	spec    *tcplabv1.Flow
+	streams []*connection // one, but for a bulk of several
+	steady  *steadiness   // nil: nobody asks
 
 	mu      sync.Mutex
-	address netip.AddrPort // the listener's; invalid before Listen
+	ready   bool // it listens
 	closed  bool
 	stop    context.CancelCauseFunc // ends Run while it runs
 	running sync.WaitGroup
 }
 
-// New checks the flow and touches nothing.
-func New(spec *tcplabv1.Flow, cfg Config) (*Flow, error) {
-	kind, err := kindOf(spec)
-	if err == nil {
-		err = checkEnds(spec, cfg)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("flow %s: %w", spec.GetName(), err)
-	}
-	common := half{
-		flow:     spec.GetName(),
-		kind:     kind,
-		options:  spec.GetSocket(),
-		limited:  spec.GetDuration().AsDuration() > 0,
-		interval: cfg.SampleInterval,
-		samples:  cfg.Samples,
-		log:      cfg.Log,
-	}
-	if common.interval == 0 {
-		common.interval = DefaultSampleInterval
-	}
-	if common.log == nil {
-		common.log = slog.New(slog.DiscardHandler)
-	}
-	f := &Flow{spec: spec, client: client{half: common}}
-	f.client.role, f.client.end = socket.Client, cfg.Client
-	s := server{half: common}
-	s.role, s.end = socket.Server, cfg.Server
-	f.server = &s
-	if fault := spec.GetFault(); fault != tcplabv1.FlowFault_FLOW_FAULT_UNSPECIFIED {
-		f.server = &faulty{s, fault}
-	}
-	return f, nil
+// connection is one connection of a flow, with its two ends.
+type connection struct {
+	client  client
+	server  accepting
+	address netip.AddrPort // the server's, once it listens
 }
 
 // accepting is the server's end.
@@ -89,43 +60,66 @@ type accepting interface {
 	report(m measured, start time.Time) *tcplabv1.FlowEnd
 }
 
-// kindOf is what the flow does, with defaults filled in.
-func kindOf(spec *tcplabv1.Flow) (kind, error) {
+// New checks the flow and touches nothing.
+func New(spec *tcplabv1.Flow, cfg Config) (*Flow, error) {
+	kinds, err := kindsOf(spec)
+	if err == nil {
+		err = checkEnds(spec, cfg)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("flow %s: %w", spec.GetName(), err)
+	}
+	f := &Flow{spec: spec}
+	for i, kind := range kinds {
+		common := half{
+			flow: spec.GetName(), samplesOf: spec.GetName(), kind: kind, options: spec.GetSocket(),
+			duration: spec.GetDuration().AsDuration(), interval: cfg.SampleInterval, samples: cfg.Samples, log: cfg.Log,
+		}
+		if len(kinds) > 1 {
+			common.samplesOf = fmt.Sprintf("%s[%d]", spec.GetName(), i)
+		}
+		if common.interval == 0 {
+			common.interval = DefaultSampleInterval
+		}
+		if common.log == nil {
+			common.log = slog.New(slog.DiscardHandler)
+		}
+		f.streams = append(f.streams, newConnection(common, cfg, spec.GetFault()))
+		if b, ok := kind.(bulk); ok {
+			f.steady = b.steady // the same of all
+		}
+	}
+	return f, nil
+}
+
+func newConnection(common half, cfg Config, fault tcplabv1.FlowFault) *connection {
+	c := &connection{client: client{common}}
+	c.client.role, c.client.end = socket.Client, cfg.Client
+	s := server{half: common}
+	s.role, s.end = socket.Server, cfg.Server
+	if fault == tcplabv1.FlowFault_FLOW_FAULT_UNSPECIFIED {
+		c.server = &s
+	} else {
+		c.server = &faulty{s, fault}
+	}
+	return c
+}
+
+// kindsOf is what each connection of the flow does, with defaults filled in.
+func kindsOf(spec *tcplabv1.Flow) ([]kind, error) {
+	var one kind
+	var err error
 	switch spec.GetKind().(type) {
 	case *tcplabv1.Flow_Bulk:
-		amount := spec.GetBulk()
-		b := bulk{size: amount.GetBytes(), duration: amount.GetDuration().AsDuration()}
-		if b.size == 0 && b.duration <= 0 {
-			return nil, errors.New("bulk needs at least 1 byte, or a duration above 0")
-		}
-		return b, nil
+		return newBulks(spec.GetBulk())
 	case *tcplabv1.Flow_Transaction:
-		spec := spec.GetTransaction()
-		t := transaction{
-			writes:     spec.GetWrites(),
-			reply:      spec.GetReply(),
-			count:      max(spec.GetCount(), 1),
-			thinkTime:  spec.GetThinkTime().AsDuration(),
-			serverTime: spec.GetServerTime().AsDuration(),
-			rate:       spec.GetRate(),
-		}
-		if !(t.rate >= 0) || t.rate > 0 && t.thinkTime > 0 {
-			return nil, fmt.Errorf("transactions at %v a second with a think time of %s", t.rate, t.thinkTime)
-		}
-		if len(t.writes) == 0 || t.reply == 0 {
-			return nil, errors.New("a transaction needs at least one write and a reply of at least 1 byte")
-		}
-		for _, size := range t.writes {
-			if size == 0 || size > maxWrite {
-				return nil, fmt.Errorf("a write of %d bytes: 1 to %d are possible", size, maxWrite)
-			}
-		}
-		return t, nil
+		one, err = newTransaction(spec.GetTransaction())
 	case *tcplabv1.Flow_Burst:
-		return newBurst(spec.GetBurst())
+		one, err = newBurst(spec.GetBurst())
 	default:
 		return nil, errors.New("it is of no known kind: bulk, transaction and burst are")
 	}
+	return []kind{one}, err
 }
 
 // maxWrite bounds the buffer of a transaction's write (Transaction.writes).
@@ -156,7 +150,7 @@ func checkEnds(spec *tcplabv1.Flow, cfg Config) error {
 	return nil
 }
 
-// Listen opens the server's port, so that all flows of an experiment are ready
+// Listen opens the server's ports, so that all flows of an experiment are ready
 // before any of them starts.
 func (f *Flow) Listen(ctx context.Context) error {
 	f.mu.Lock()
@@ -165,13 +159,23 @@ func (f *Flow) Listen(ctx context.Context) error {
 	if err == nil && f.closed {
 		err = ErrClosed
 	}
-	if err == nil {
-		f.address, err = f.server.listen()
+	for _, c := range f.streams {
+		if err == nil {
+			c.address, err = c.server.listen()
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("flow %s: server: %w", f.spec.GetName(), err)
 	}
+	f.ready = true
 	return nil
+}
+
+// ended is what one end of a connection has measured.
+type ended struct {
+	stream int
+	role   socket.Role
+	measured
 }
 
 // Run carries the flow out: the client connects,
@@ -182,63 +186,68 @@ func (f *Flow) Listen(ctx context.Context) error {
 func (f *Flow) Run(ctx context.Context) *tcplabv1.FlowResult {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	address, err := f.begin(cancel)
-	if err != nil {
-		return f.result(measured{err: err}, measured{}, err)
+	results := make([]connectionResult, len(f.streams))
+	if err := f.begin(cancel); err != nil {
+		return f.result(results, err)
 	}
 	defer f.running.Done()
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		if f.steady != nil {
+			f.steady.watch(ctx)
+		}
+	}()
 
-	type ended struct {
-		role socket.Role
-		measured
-	}
-	ends := make(chan ended, 2)
-	run := func(role socket.Role, part func() measured) {
+	ends := make(chan ended, 2*len(f.streams))
+	run := func(stream int, role socket.Role, part func() measured) {
 		m := part()
-		ends <- ended{role, m} // before cancel: the first to fail is the first to come
+		ends <- ended{stream, role, m} // before cancel: the first to fail is the first to come
 		if m.err != nil {
 			cancel(fmt.Errorf("the %s failed: %w", role, m.err))
 		} else if role == socket.Client && f.spec.GetFault() != tcplabv1.FlowFault_FLOW_FAULT_UNSPECIFIED {
 			cancel(errors.New("the client has ended")) // for which a faulty server waits
 		}
 	}
-	go run(socket.Server, func() measured { return f.server.serve(ctx) })
-	go run(socket.Client, func() measured { return f.client.run(ctx, address) })
-
-	var client, server measured
-	var failed error
-	for range 2 {
-		e := <-ends
-		if e.role == socket.Client {
-			client = e.measured
-		} else {
-			server = e.measured
-		}
-		if failed == nil && e.err != nil {
-			failed = fmt.Errorf("%s: %w", e.role, e.err)
-		}
+	for i, c := range f.streams {
+		go run(i, socket.Server, func() measured { return c.server.serve(ctx) })
+		go run(i, socket.Client, func() measured { return c.client.run(ctx, c.address) })
 	}
-	return f.result(client, server, failed)
+	var failed error
+	for range cap(ends) {
+		e := <-ends
+		r := &results[e.stream]
+		if e.role == socket.Client {
+			r.client = e.measured
+		} else {
+			r.server = e.measured
+		}
+		if e.err == nil {
+			continue
+		}
+		err := fmt.Errorf("%s: %w", e.role, e.err)
+		r.failed, failed = first(r.failed, err), first(failed, err)
+	}
+	cancel(nil)
+	<-watched
+	return f.result(results, failed)
 }
 
 // begin marks the flow as running.
-func (f *Flow) begin(stop context.CancelCauseFunc) (netip.AddrPort, error) {
+func (f *Flow) begin(stop context.CancelCauseFunc) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
 	case f.closed:
-		return netip.AddrPort{}, ErrClosed
-	case !f.address.IsValid():
-		return netip.AddrPort{}, errors.New("the flow does not listen yet")
+		return ErrClosed
+	case !f.ready:
+		return errors.New("the flow does not listen yet")
 	case f.stop != nil:
-		return netip.AddrPort{}, errors.New("the flow has run already")
-	}
-	if d := f.spec.GetDuration().AsDuration(); d > 0 {
-		f.client.until = time.Now().Add(d)
+		return errors.New("the flow has run already")
 	}
 	f.stop = stop
 	f.running.Add(1)
-	return f.address, nil
+	return nil
 }
 
 // Close ends the flow, abruptly if it still runs, and waits until nothing of it
@@ -251,65 +260,9 @@ func (f *Flow) Close() error {
 	}
 	f.mu.Unlock()
 	f.running.Wait()
-	return f.server.close()
-}
-
-// result joins what both ends measured.
-func (f *Flow) result(client, server measured, failed error) *tcplabv1.FlowResult {
-	r := &tcplabv1.FlowResult{
-		Name:         f.spec.GetName(),
-		Kind:         f.client.kind.name(),
-		Client:       f.client.report(client, client.started),
-		Server:       f.server.report(server, client.started),
-		Latency:      client.latencies.Summary(),
-		SamplesCount: client.series.Count + server.series.Count,
+	var errs []error
+	for _, c := range f.streams {
+		errs = append(errs, c.server.close())
 	}
-	if client.uncorrected.Count() > 0 {
-		r.Uncorrected = client.uncorrected.Summary()
-	}
-	r.Writes = timings(client, server)
-	if len(r.Writes) > 0 {
-		var delays latency.Set
-		for i, span := range server.arrived {
-			delays.Add(span.end.Sub(client.wrote[i].begin))
-		}
-		r.Latency = delays.Summary()
-	}
-	var connects latency.Set
-	if client.connect > 0 {
-		connects.Add(client.connect)
-	}
-	r.Connect = connects.Summary()
-	receiver := client
-	if f.client.kind.forward() {
-		receiver = server
-	}
-	r.Bytes = receiver.read
-	if took := receiver.lastRead.Sub(client.started); r.Bytes > 0 && took > 0 {
-		r.GoodputBps = float64(r.Bytes) * 8 / took.Seconds()
-	}
-	r.Outcome = OutcomeOf(failed)
-	if failed != nil {
-		r.Error = failed.Error()
-	}
-	return r
-}
-
-// report is one end as the contract sends it. Times count from start.
-func (h *half) report(m measured, start time.Time) *tcplabv1.FlowEnd {
-	end := &tcplabv1.FlowEnd{
-		Node:         h.end.Node,
-		BytesWritten: m.written,
-		BytesRead:    m.read,
-		Congestion:   m.congestion,
-		CwndSeries:   m.series.Changes(start),
-		Socket:       m.socket,
-	}
-	if m.address.IsValid() {
-		end.Address = m.address.String()
-	}
-	if m.series.Last.State != 0 {
-		end.TcpInfo = m.series.Last.Proto()
-	}
-	return end
+	return errors.Join(errs...)
 }

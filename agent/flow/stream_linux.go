@@ -26,7 +26,7 @@ type stream struct {
 	*socket.Socket
 	*measured
 	limited bool      // the client may end in order before all is done
-	until   time.Time // the client: when it does; zero: never
+	until   time.Time // when this end does; zero: never
 }
 
 // over reports whether the client is to begin nothing more.

@@ -7,6 +7,9 @@ import (
 	"io"
 	"slices"
 	"time"
+
+	"github.com/tcplab/tcplab/labs/pace"
+	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
 
 // transaction sends requests and reads replies, one after another. What is
@@ -19,7 +22,39 @@ type transaction struct {
 	count      uint32
 	thinkTime  time.Duration // the client's, between a reply and the next request
 	serverTime time.Duration // between a request and its reply
-	rate       float64       // at which requests are due, in 1/s; 0: a closed loop
+	plan       *pace.Plan    // when requests are due; nil: a closed loop
+}
+
+func newTransaction(spec *tcplabv1.Transaction) (kind, error) {
+	t := transaction{
+		writes:     spec.GetWrites(),
+		reply:      spec.GetReply(),
+		count:      max(spec.GetCount(), 1),
+		thinkTime:  spec.GetThinkTime().AsDuration(),
+		serverTime: spec.GetServerTime().AsDuration(),
+	}
+	if rate := spec.GetRate(); rate != 0 {
+		if t.thinkTime > 0 {
+			return nil, fmt.Errorf("transactions at %v a second with a think time of %s", rate, t.thinkTime)
+		}
+		steps := make([]pace.Step, len(spec.GetRateSchedule()))
+		for i, s := range spec.GetRateSchedule() {
+			steps[i] = pace.Step{At: s.GetAt().AsDuration(), Rate: s.GetRate()}
+		}
+		var err error
+		if t.plan, err = pace.New(rate, steps); err != nil {
+			return nil, err
+		}
+	}
+	if len(t.writes) == 0 || t.reply == 0 {
+		return nil, errors.New("a transaction needs at least one write and a reply of at least 1 byte")
+	}
+	for _, size := range t.writes {
+		if size == 0 || size > maxWrite {
+			return nil, fmt.Errorf("a write of %d bytes: 1 to %d are possible", size, maxWrite)
+		}
+	}
+	return t, nil
 }
 
 func (transaction) name() string  { return "transaction" }
@@ -46,14 +81,14 @@ func (t transaction) client(ctx context.Context, c *stream) error {
 // await waits until a transaction may begin and returns from when its latency counts: in
 // an open loop from when it was due, late or not.
 func (t transaction) await(ctx context.Context, c *stream, start time.Time, i uint32) (time.Time, error) {
-	if t.rate == 0 {
+	if t.plan == nil {
 		if i == 0 {
 			return time.Now(), nil
 		}
 		err := c.wait(ctx, t.thinkTime)
 		return time.Now(), err
 	}
-	due := start.Add(time.Duration(float64(i) / t.rate * float64(time.Second)))
+	due := start.Add(t.plan.Due(float64(i)))
 	return due, c.wait(ctx, time.Until(due))
 }
 
@@ -75,7 +110,7 @@ func (t transaction) ask(c *stream, p []byte, due time.Time) error {
 	}
 	end := time.Now()
 	c.latencies.Add(end.Sub(due))
-	if t.rate > 0 {
+	if t.plan != nil {
 		c.uncorrected.Add(end.Sub(begin))
 	}
 	return nil

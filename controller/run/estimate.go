@@ -26,7 +26,8 @@ const (
 //	experiment  = the end of the last flow, at most its timeout
 //	flow        = the last end of those that it comes after + its start + its time,
 //	              at most its duration
-//	bulk        = R + R·⌈log2(N/IW + 1)⌉ + 8N/C, or R + its duration
+//	bulk        = R + R·⌈log2(N/IW + 1)⌉ + 8N/C, at its own rate where that is lower, or
+//	              R + its duration
 //	transaction = R + n·(R + server time + serialisation) + (n-1)·think time,
 //	              and n·(R + 40 ms) where Nagle's algorithm holds a second write
 //	              at a rate r the greater of that and (n-1)/r + one of them
@@ -81,6 +82,11 @@ func flowTime(flow *tcplabv1.Flow, there, back way) time.Duration {
 			return rtt + bulk.GetDuration().AsDuration()
 		}
 		rounds := math.Ceil(math.Log2(float64(bulk.GetBytes())/initialWindow + 1))
+		for _, limit := range []float64{bulk.GetRateBps(), bulk.GetPacingBps() * float64(max(1, bulk.GetStreams()))} {
+			if limit > 0 && (there.rate == 0 || limit < there.rate) {
+				there.rate = limit
+			}
+		}
 		return rtt + time.Duration(rounds)*rtt + there.serialise(bulk.GetBytes())
 	}
 	if burst := flow.GetBurst(); burst != nil {

@@ -156,6 +156,8 @@ func TestEstimate(t *testing.T) {
 	late.Name = "late"
 	second := bulk(1)
 	second.Start, second.After = durationpb.New(time.Second), []string{"late"}
+	slow := bulk(10_000)
+	slow.GetBulk().RateBps = 8000
 	limited := bulk(math.MaxUint64)
 	limited.Duration = durationpb.New(3 * time.Second)
 	for _, tt := range []struct {
@@ -175,6 +177,7 @@ func TestEstimate(t *testing.T) {
 		{"bursts with gaps", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{burst(time.Second, 2*time.Second)}}, rtt + 30*time.Millisecond + 900*time.Microsecond + 9*time.Second},
 		{"one after another", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{second, late}}, 2*time.Second + 4*rtt + 2*time.Microsecond},
 		{"a duration", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{limited}}, 3 * time.Second},
+		{"a rate", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{slow}}, 2*rtt + 10*time.Second},
 		{"the timeout", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{bulk(math.MaxUint64)}, Timeout: durationpb.New(7 * time.Second)}, 7 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

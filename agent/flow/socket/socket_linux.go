@@ -20,8 +20,9 @@ import (
 // its state at any time.
 type Socket struct {
 	FD
-	asked   *tcplabv1.SocketOptions // what is set anew at each call; may be nil
-	stopped atomic.Bool             // interrupted: the owner is to make no further call
+	asked    *tcplabv1.SocketOptions // what is set anew at each call; may be nil
+	zerocopy zerocopy
+	stopped  atomic.Bool // interrupted: the owner is to make no further call
 
 	mu   sync.Mutex
 	open bool         // fd is this socket's and nobody else's

@@ -81,6 +81,129 @@ func (FlowFault) EnumDescriptor() ([]byte, []int) {
 	return file_tcplab_v1_flow_proto_rawDescGZIP(), []int{0}
 }
 
+// RateStep is a rate from a time on.
+type RateStep struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Since the flow's connection stands, up to 24 h.
+	At *durationpb.Duration `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
+	// A second, in what the flow counts: bits of a bulk, requests, connections. 0: nothing until
+	// the next step.
+	Rate          float64 `protobuf:"fixed64,2,opt,name=rate,proto3" json:"rate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RateStep) Reset() {
+	*x = RateStep{}
+	mi := &file_tcplab_v1_flow_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RateStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RateStep) ProtoMessage() {}
+
+func (x *RateStep) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_flow_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RateStep.ProtoReflect.Descriptor instead.
+func (*RateStep) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_flow_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *RateStep) GetAt() *durationpb.Duration {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *RateStep) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+// Steady ends a bulk early: once the goodput of the last few windows differs so little that their
+// coefficient of variation (standard deviation of the sample by its mean) is at most a bound,
+// as Georges, Buytaert and Eeckhout find the steady state of a program ("Statistically rigorous
+// Java performance evaluation", OOPSLA 2007, 3.2).
+type Steady struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Length of a window, 1 ms to 1 h.
+	Window *durationpb.Duration `protobuf:"bytes,1,opt,name=window,proto3" json:"window,omitempty"`
+	// The bound of the coefficient of variation, in (0,1].
+	Within float64 `protobuf:"fixed64,2,opt,name=within,proto3" json:"within,omitempty"`
+	// Windows that are looked at, 2 to 1000. 0 means 5.
+	Windows       uint32 `protobuf:"varint,3,opt,name=windows,proto3" json:"windows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Steady) Reset() {
+	*x = Steady{}
+	mi := &file_tcplab_v1_flow_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Steady) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Steady) ProtoMessage() {}
+
+func (x *Steady) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_flow_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Steady.ProtoReflect.Descriptor instead.
+func (*Steady) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_flow_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Steady) GetWindow() *durationpb.Duration {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
+func (x *Steady) GetWithin() float64 {
+	if x != nil {
+		return x.Within
+	}
+	return 0
+}
+
+func (x *Steady) GetWindows() uint32 {
+	if x != nil {
+		return x.Windows
+	}
+	return 0
+}
+
 // Burst sends writes of given sizes with given gaps on one connection, and
 // tells of each when it was made and when the server had it. It ends when the server
 // has read all.
@@ -101,7 +224,7 @@ type Burst struct {
 
 func (x *Burst) Reset() {
 	*x = Burst{}
-	mi := &file_tcplab_v1_flow_proto_msgTypes[0]
+	mi := &file_tcplab_v1_flow_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -113,7 +236,7 @@ func (x *Burst) String() string {
 func (*Burst) ProtoMessage() {}
 
 func (x *Burst) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_flow_proto_msgTypes[0]
+	mi := &file_tcplab_v1_flow_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -126,7 +249,7 @@ func (x *Burst) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Burst.ProtoReflect.Descriptor instead.
 func (*Burst) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_flow_proto_rawDescGZIP(), []int{0}
+	return file_tcplab_v1_flow_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Burst) GetWrites() []uint32 {
@@ -154,7 +277,14 @@ var File_tcplab_v1_flow_proto protoreflect.FileDescriptor
 
 const file_tcplab_v1_flow_proto_rawDesc = "" +
 	"\n" +
-	"\x14tcplab/v1/flow.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\x9d\x01\n" +
+	"\x14tcplab/v1/flow.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"r\n" +
+	"\bRateStep\x129\n" +
+	"\x02at\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\x02at\x12+\n" +
+	"\x04rate\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\xa2\x94\x1amB)\x00\x00\x00\x00\x00\x00\x00\x00R\x04rate\"\xa3\x01\n" +
+	"\x06Steady\x12D\n" +
+	"\x06window\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x03\b\x90\x1c2\x04\x10\xc0\x84=R\x06window\x12/\n" +
+	"\x06within\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00R\x06within\x12\"\n" +
+	"\awindows\x18\x03 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\awindows\"\x9d\x01\n" +
 	"\x05Burst\x12.\n" +
 	"\x06writes\x18\x01 \x03(\rB\x16\xbaH\x13\x92\x01\x10\b\x01\x10\xe8\a\"\t*\a\x18\x80\x80\x80\b(\x01R\x06writes\x12D\n" +
 	"\x04gaps\x18\x02 \x03(\v2\x19.google.protobuf.DurationB\x15\xbaH\x12\x92\x01\x0f\x10\xe8\a\"\n" +
@@ -181,19 +311,23 @@ func file_tcplab_v1_flow_proto_rawDescGZIP() []byte {
 }
 
 var file_tcplab_v1_flow_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_tcplab_v1_flow_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_tcplab_v1_flow_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_tcplab_v1_flow_proto_goTypes = []any{
 	(FlowFault)(0),              // 0: tcplab.v1.FlowFault
-	(*Burst)(nil),               // 1: tcplab.v1.Burst
-	(*durationpb.Duration)(nil), // 2: google.protobuf.Duration
+	(*RateStep)(nil),            // 1: tcplab.v1.RateStep
+	(*Steady)(nil),              // 2: tcplab.v1.Steady
+	(*Burst)(nil),               // 3: tcplab.v1.Burst
+	(*durationpb.Duration)(nil), // 4: google.protobuf.Duration
 }
 var file_tcplab_v1_flow_proto_depIdxs = []int32{
-	2, // 0: tcplab.v1.Burst.gaps:type_name -> google.protobuf.Duration
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	4, // 0: tcplab.v1.RateStep.at:type_name -> google.protobuf.Duration
+	4, // 1: tcplab.v1.Steady.window:type_name -> google.protobuf.Duration
+	4, // 2: tcplab.v1.Burst.gaps:type_name -> google.protobuf.Duration
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_flow_proto_init() }
@@ -207,7 +341,7 @@ func file_tcplab_v1_flow_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tcplab_v1_flow_proto_rawDesc), len(file_tcplab_v1_flow_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   1,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

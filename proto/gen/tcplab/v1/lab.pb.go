@@ -1590,7 +1590,7 @@ type isFlow_Kind interface {
 }
 
 type Flow_Bulk struct {
-	// One stream of bytes from client to server.
+	// Bytes from client to server, or both ways.
 	Bulk *Bulk `protobuf:"bytes,5,opt,name=bulk,proto3,oneof"`
 }
 
@@ -1610,8 +1610,8 @@ func (*Flow_Transaction) isFlow_Kind() {}
 
 func (*Flow_Burst) isFlow_Kind() {}
 
-// Bulk sends one stream of bytes from the client to the server and ends when
-// the server has read all of it.
+// Bulk sends bytes from the client to the server, as fast as the connections take them unless it
+// is told slower, and ends when the server has read all of it.
 type Bulk struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How much; exactly one.
@@ -1620,7 +1620,31 @@ type Bulk struct {
 	//
 	//	*Bulk_Bytes
 	//	*Bulk_Duration
-	Amount        isBulk_Amount `protobuf_oneof:"amount"`
+	Amount isBulk_Amount `protobuf_oneof:"amount"`
+	// Connections in parallel, each to a port of its own, 1 to 128; of `bytes`, and of `rate_bps`,
+	// each has an equal part. Each sends at least one byte. 0 means 1.
+	Streams uint32 `protobuf:"varint,3,opt,name=streams,proto3" json:"streams,omitempty"`
+	// Whether the server sends as much to the client at the same time, on the same connections. Default false.
+	Both bool `protobuf:"varint,4,opt,name=both,proto3" json:"both,omitempty"`
+	// Most that each connection sends, in bit/s, payload and headers of TCP and below included
+	// (SO_MAX_PACING_RATE): TCP itself spaces its segments out, or an fq qdisc where the node has
+	// one. 1000 to 1e12; 0: as the congestion control has it.
+	PacingBps float64 `protobuf:"fixed64,5,opt,name=pacing_bps,json=pacingBps,proto3" json:"pacing_bps,omitempty"`
+	// Payload that the applications write, of all streams together, in bit/s: a write is made when
+	// it is due. Where a write has to wait, the ones that became due meanwhile are made at
+	// once. 1000 to 1e12; 0: as fast as the connections take it.
+	RateBps float64 `protobuf:"fixed64,6,opt,name=rate_bps,json=rateBps,proto3" json:"rate_bps,omitempty"`
+	// Bytes of each write with a rate, up to 16 MiB. 0: what the rate sends in 1 ms, 1460 B to
+	// 256 KiB. Only with a rate.
+	Write uint32 `protobuf:"varint,7,opt,name=write,proto3" json:"write,omitempty"`
+	// How the rate changes, in order of time, from when each connection stands. The last is above
+	// 0. Only with a rate.
+	RateSchedule []*RateStep `protobuf:"bytes,8,rep,name=rate_schedule,json=rateSchedule,proto3" json:"rate_schedule,omitempty"`
+	// When the bulk may end before its amount is sent. Default: never. Not with both.
+	Steady *Steady `protobuf:"bytes,9,opt,name=steady,proto3" json:"steady,omitempty"`
+	// Whether the kernel sends from the sender's own memory (SO_ZEROCOPY, MSG_ZEROCOPY), where the
+	// way permits it. Default false.
+	Zerocopy      bool `protobuf:"varint,10,opt,name=zerocopy,proto3" json:"zerocopy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1680,17 +1704,73 @@ func (x *Bulk) GetDuration() *durationpb.Duration {
 	return nil
 }
 
+func (x *Bulk) GetStreams() uint32 {
+	if x != nil {
+		return x.Streams
+	}
+	return 0
+}
+
+func (x *Bulk) GetBoth() bool {
+	if x != nil {
+		return x.Both
+	}
+	return false
+}
+
+func (x *Bulk) GetPacingBps() float64 {
+	if x != nil {
+		return x.PacingBps
+	}
+	return 0
+}
+
+func (x *Bulk) GetRateBps() float64 {
+	if x != nil {
+		return x.RateBps
+	}
+	return 0
+}
+
+func (x *Bulk) GetWrite() uint32 {
+	if x != nil {
+		return x.Write
+	}
+	return 0
+}
+
+func (x *Bulk) GetRateSchedule() []*RateStep {
+	if x != nil {
+		return x.RateSchedule
+	}
+	return nil
+}
+
+func (x *Bulk) GetSteady() *Steady {
+	if x != nil {
+		return x.Steady
+	}
+	return nil
+}
+
+func (x *Bulk) GetZerocopy() bool {
+	if x != nil {
+		return x.Zerocopy
+	}
+	return false
+}
+
 type isBulk_Amount interface {
 	isBulk_Amount()
 }
 
 type Bulk_Bytes struct {
-	// Bytes to send, at least 1.
+	// Bytes to send, at least 1, of all streams together: of `both` in each direction.
 	Bytes uint64 `protobuf:"varint,1,opt,name=bytes,proto3,oneof"`
 }
 
 type Bulk_Duration struct {
-	// Send as fast as the connection takes it for this long.
+	// Send for this long from when each connection stands.
 	Duration *durationpb.Duration `protobuf:"bytes,2,opt,name=duration,proto3,oneof"`
 }
 
@@ -1719,7 +1799,10 @@ type Transaction struct {
 	// (an open loop): one that is due while another is under way begins late, and its latency counts
 	// from when it was due all the same. 0: each begins when the one before has
 	// ended (a closed loop). Up to 1e6; not together with think_time.
-	Rate          float64 `protobuf:"fixed64,6,opt,name=rate,proto3" json:"rate,omitempty"`
+	Rate float64 `protobuf:"fixed64,6,opt,name=rate,proto3" json:"rate,omitempty"`
+	// How the rate changes, in order of time, from when the connection stands; up to
+	// 1e6 requests a second each. The last is above 0. Only with a rate.
+	RateSchedule  []*RateStep `protobuf:"bytes,7,rep,name=rate_schedule,json=rateSchedule,proto3" json:"rate_schedule,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1794,6 +1877,13 @@ func (x *Transaction) GetRate() float64 {
 		return x.Rate
 	}
 	return 0
+}
+
+func (x *Transaction) GetRateSchedule() []*RateStep {
+	if x != nil {
+		return x.RateSchedule
+	}
+	return nil
 }
 
 // SocketOptions are set on both ends of a flow's connections before they
@@ -2274,11 +2364,22 @@ const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\bduration\x18\x15 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x05*\x00R\bduration\x12\x19\n" +
 	"\bmay_fail\x18\x16 \x01(\bR\amayFail\x124\n" +
 	"\x05fault\x18\x19 \x01(\x0e2\x14.tcplab.v1.FlowFaultB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05faultB\r\n" +
-	"\x04kind\x12\x05\xbaH\x02\b\x01\"\x81\x01\n" +
+	"\x04kind\x12\x05\xbaH\x02\b\x01\"\xd3\x03\n" +
 	"\x04Bulk\x12\x1f\n" +
 	"\x05bytes\x18\x01 \x01(\x04B\a\xbaH\x042\x02(\x01H\x00R\x05bytes\x12G\n" +
-	"\bduration\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x05*\x00H\x00R\bdurationB\x0f\n" +
-	"\x06amount\x12\x05\xbaH\x02\b\x01\"\xb5\x02\n" +
+	"\bduration\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x05*\x00H\x00R\bduration\x12\"\n" +
+	"\astreams\x18\x03 \x01(\rB\b\xbaH\x05*\x03\x18\x80\x01R\astreams\x12\x12\n" +
+	"\x04both\x18\x04 \x01(\bR\x04both\x126\n" +
+	"\n" +
+	"pacing_bps\x18\x05 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\xa2\x94\x1amB)\x00\x00\x00\x00\x00\x00\x00\x00R\tpacingBps\x122\n" +
+	"\brate_bps\x18\x06 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\xa2\x94\x1amB)\x00\x00\x00\x00\x00\x00\x00\x00R\arateBps\x12 \n" +
+	"\x05write\x18\a \x01(\rB\n" +
+	"\xbaH\a*\x05\x18\x80\x80\x80\bR\x05write\x12C\n" +
+	"\rrate_schedule\x18\b \x03(\v2\x13.tcplab.v1.RateStepB\t\xbaH\x06\x92\x01\x03\x10\x90NR\frateSchedule\x12)\n" +
+	"\x06steady\x18\t \x01(\v2\x11.tcplab.v1.SteadyR\x06steady\x12\x1a\n" +
+	"\bzerocopy\x18\n" +
+	" \x01(\bR\bzerocopyB\x0f\n" +
+	"\x06amount\x12\x05\xbaH\x02\b\x01\"\xfa\x02\n" +
 	"\vTransaction\x12.\n" +
 	"\x06writes\x18\x01 \x03(\rB\x16\xbaH\x13\x92\x01\x10\b\x01\x10\xe8\a\"\t*\a\x18\x80\x80\x80\b(\x01R\x06writes\x12\x1d\n" +
 	"\x05reply\x18\x02 \x01(\x04B\a\xbaH\x042\x02(\x01R\x05reply\x12 \n" +
@@ -2288,7 +2389,8 @@ const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"think_time\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\tthinkTime\x12D\n" +
 	"\vserver_time\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\n" +
 	"serverTime\x12+\n" +
-	"\x04rate\x18\x06 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\x04rate\"\x9f\x06\n" +
+	"\x04rate\x18\x06 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\x04rate\x12C\n" +
+	"\rrate_schedule\x18\a \x03(\v2\x13.tcplab.v1.RateStepB\t\xbaH\x06\x92\x01\x03\x10\x90NR\frateSchedule\"\x9f\x06\n" +
 	"\rSocketOptions\x12\x1e\n" +
 	"\bno_delay\x18\x01 \x01(\bH\x00R\anoDelay\x88\x01\x01\x12'\n" +
 	"\n" +
@@ -2410,9 +2512,11 @@ var file_tcplab_v1_lab_proto_goTypes = []any{
 	(*RandomEarlyDetection)(nil), // 32: tcplab.v1.RandomEarlyDetection
 	(*Burst)(nil),                // 33: tcplab.v1.Burst
 	(FlowFault)(0),               // 34: tcplab.v1.FlowFault
-	(*KeepAlive)(nil),            // 35: tcplab.v1.KeepAlive
-	(*PortRange)(nil),            // 36: tcplab.v1.PortRange
-	(*structpb.Value)(nil),       // 37: google.protobuf.Value
+	(*RateStep)(nil),             // 35: tcplab.v1.RateStep
+	(*Steady)(nil),               // 36: tcplab.v1.Steady
+	(*KeepAlive)(nil),            // 37: tcplab.v1.KeepAlive
+	(*PortRange)(nil),            // 38: tcplab.v1.PortRange
+	(*structpb.Value)(nil),       // 39: google.protobuf.Value
 }
 var file_tcplab_v1_lab_proto_depIdxs = []int32{
 	21, // 0: tcplab.v1.Lab.point:type_name -> tcplab.v1.Lab.PointEntry
@@ -2465,19 +2569,22 @@ var file_tcplab_v1_lab_proto_depIdxs = []int32{
 	24, // 47: tcplab.v1.Flow.duration:type_name -> google.protobuf.Duration
 	34, // 48: tcplab.v1.Flow.fault:type_name -> tcplab.v1.FlowFault
 	24, // 49: tcplab.v1.Bulk.duration:type_name -> google.protobuf.Duration
-	24, // 50: tcplab.v1.Transaction.think_time:type_name -> google.protobuf.Duration
-	24, // 51: tcplab.v1.Transaction.server_time:type_name -> google.protobuf.Duration
-	35, // 52: tcplab.v1.SocketOptions.keep_alive:type_name -> tcplab.v1.KeepAlive
-	24, // 53: tcplab.v1.SocketOptions.user_timeout:type_name -> google.protobuf.Duration
-	24, // 54: tcplab.v1.SocketOptions.linger:type_name -> google.protobuf.Duration
-	36, // 55: tcplab.v1.SocketOptions.local_ports:type_name -> tcplab.v1.PortRange
-	4,  // 56: tcplab.v1.Expectation.over:type_name -> tcplab.v1.Over
-	37, // 57: tcplab.v1.Lab.PointEntry.value:type_name -> google.protobuf.Value
-	58, // [58:58] is the sub-list for method output_type
-	58, // [58:58] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	35, // 50: tcplab.v1.Bulk.rate_schedule:type_name -> tcplab.v1.RateStep
+	36, // 51: tcplab.v1.Bulk.steady:type_name -> tcplab.v1.Steady
+	24, // 52: tcplab.v1.Transaction.think_time:type_name -> google.protobuf.Duration
+	24, // 53: tcplab.v1.Transaction.server_time:type_name -> google.protobuf.Duration
+	35, // 54: tcplab.v1.Transaction.rate_schedule:type_name -> tcplab.v1.RateStep
+	37, // 55: tcplab.v1.SocketOptions.keep_alive:type_name -> tcplab.v1.KeepAlive
+	24, // 56: tcplab.v1.SocketOptions.user_timeout:type_name -> google.protobuf.Duration
+	24, // 57: tcplab.v1.SocketOptions.linger:type_name -> google.protobuf.Duration
+	38, // 58: tcplab.v1.SocketOptions.local_ports:type_name -> tcplab.v1.PortRange
+	4,  // 59: tcplab.v1.Expectation.over:type_name -> tcplab.v1.Over
+	39, // 60: tcplab.v1.Lab.PointEntry.value:type_name -> google.protobuf.Value
+	61, // [61:61] is the sub-list for method output_type
+	61, // [61:61] is the sub-list for method input_type
+	61, // [61:61] is the sub-list for extension type_name
+	61, // [61:61] is the sub-list for extension extendee
+	0,  // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_lab_proto_init() }

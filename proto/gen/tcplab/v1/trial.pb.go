@@ -870,7 +870,13 @@ type FlowResult struct {
 	Uncorrected *LatencySummary `protobuf:"bytes,12,opt,name=uncorrected,proto3" json:"uncorrected,omitempty"`
 	// How it ended, in one word: `error` says more. Expectations see it in lower case
 	// ("refused"). Whatever it is, the result has what was measured until then.
-	Outcome       FlowOutcome `protobuf:"varint,13,opt,name=outcome,proto3,enum=tcplab.v1.FlowOutcome" json:"outcome,omitempty"`
+	Outcome FlowOutcome `protobuf:"varint,13,opt,name=outcome,proto3,enum=tcplab.v1.FlowOutcome" json:"outcome,omitempty"`
+	// Each connection of a bulk with several streams, in the form of a flow of its own: its error
+	// and outcome, its ends, its own goodput. `client` and `server` of the flow then have the
+	// sums of bytes, and no TCP_INFO and series, which are a connection's.
+	Streams []*FlowResult `protobuf:"bytes,18,rep,name=streams,proto3" json:"streams,omitempty"`
+	// What a bulk alone has; unset for all other flows.
+	Bulk          *BulkResult `protobuf:"bytes,25,opt,name=bulk,proto3" json:"bulk,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -996,6 +1002,122 @@ func (x *FlowResult) GetOutcome() FlowOutcome {
 	return FlowOutcome_FLOW_OUTCOME_UNSPECIFIED
 }
 
+func (x *FlowResult) GetStreams() []*FlowResult {
+	if x != nil {
+		return x.Streams
+	}
+	return nil
+}
+
+func (x *FlowResult) GetBulk() *BulkResult {
+	if x != nil {
+		return x.Bulk
+	}
+	return nil
+}
+
+// BulkResult is what only a bulk tells.
+type BulkResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Goodput from the server to the client, of one that sends both ways, in bit/s, from the connection's
+	// start to the last byte read.
+	BackwardBps float64 `protobuf:"fixed64,1,opt,name=backward_bps,json=backwardBps,proto3" json:"backward_bps,omitempty"`
+	// Whether the goodput was steady, in the sense of the lab (Bulk.steady); false also where the lab
+	// does not ask.
+	Steady bool `protobuf:"varint,2,opt,name=steady,proto3" json:"steady,omitempty"`
+	// Mean goodput of the last windows that were looked at, in bit/s.
+	SteadyBps float64 `protobuf:"fixed64,3,opt,name=steady_bps,json=steadyBps,proto3" json:"steady_bps,omitempty"`
+	// Their coefficient of variation.
+	SteadyVariation float64 `protobuf:"fixed64,4,opt,name=steady_variation,json=steadyVariation,proto3" json:"steady_variation,omitempty"`
+	// When it was found steady, from when the server had all connections; unset where it was not.
+	SteadyAt *durationpb.Duration `protobuf:"bytes,5,opt,name=steady_at,json=steadyAt,proto3" json:"steady_at,omitempty"`
+	// Writes with MSG_ZEROCOPY that the kernel has completed.
+	ZerocopySends uint64 `protobuf:"varint,6,opt,name=zerocopy_sends,json=zerocopySends,proto3" json:"zerocopy_sends,omitempty"`
+	// Those of them whose bytes were copied all the same, as on every way that ends on this host.
+	ZerocopyCopied uint64 `protobuf:"varint,7,opt,name=zerocopy_copied,json=zerocopyCopied,proto3" json:"zerocopy_copied,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *BulkResult) Reset() {
+	*x = BulkResult{}
+	mi := &file_tcplab_v1_trial_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BulkResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BulkResult) ProtoMessage() {}
+
+func (x *BulkResult) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_trial_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BulkResult.ProtoReflect.Descriptor instead.
+func (*BulkResult) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *BulkResult) GetBackwardBps() float64 {
+	if x != nil {
+		return x.BackwardBps
+	}
+	return 0
+}
+
+func (x *BulkResult) GetSteady() bool {
+	if x != nil {
+		return x.Steady
+	}
+	return false
+}
+
+func (x *BulkResult) GetSteadyBps() float64 {
+	if x != nil {
+		return x.SteadyBps
+	}
+	return 0
+}
+
+func (x *BulkResult) GetSteadyVariation() float64 {
+	if x != nil {
+		return x.SteadyVariation
+	}
+	return 0
+}
+
+func (x *BulkResult) GetSteadyAt() *durationpb.Duration {
+	if x != nil {
+		return x.SteadyAt
+	}
+	return nil
+}
+
+func (x *BulkResult) GetZerocopySends() uint64 {
+	if x != nil {
+		return x.ZerocopySends
+	}
+	return 0
+}
+
+func (x *BulkResult) GetZerocopyCopied() uint64 {
+	if x != nil {
+		return x.ZerocopyCopied
+	}
+	return 0
+}
+
 // WriteTiming is one write of a burst, at both ends. Times count from when the client
 // called connect(2); those of the server are by its own clock.
 type WriteTiming struct {
@@ -1016,7 +1138,7 @@ type WriteTiming struct {
 
 func (x *WriteTiming) Reset() {
 	*x = WriteTiming{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[7]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1028,7 +1150,7 @@ func (x *WriteTiming) String() string {
 func (*WriteTiming) ProtoMessage() {}
 
 func (x *WriteTiming) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[7]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1041,7 +1163,7 @@ func (x *WriteTiming) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteTiming.ProtoReflect.Descriptor instead.
 func (*WriteTiming) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{7}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *WriteTiming) GetBytes() uint64 {
@@ -1102,7 +1224,7 @@ type LatencySummary struct {
 
 func (x *LatencySummary) Reset() {
 	*x = LatencySummary{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[8]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1114,7 +1236,7 @@ func (x *LatencySummary) String() string {
 func (*LatencySummary) ProtoMessage() {}
 
 func (x *LatencySummary) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[8]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1127,7 +1249,7 @@ func (x *LatencySummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencySummary.ProtoReflect.Descriptor instead.
 func (*LatencySummary) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{8}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LatencySummary) GetCount() uint32 {
@@ -1207,7 +1329,7 @@ type FlowEnd struct {
 
 func (x *FlowEnd) Reset() {
 	*x = FlowEnd{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[9]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1219,7 +1341,7 @@ func (x *FlowEnd) String() string {
 func (*FlowEnd) ProtoMessage() {}
 
 func (x *FlowEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[9]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1232,7 +1354,7 @@ func (x *FlowEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowEnd.ProtoReflect.Descriptor instead.
 func (*FlowEnd) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{9}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *FlowEnd) GetNode() string {
@@ -1306,7 +1428,7 @@ type CwndChange struct {
 
 func (x *CwndChange) Reset() {
 	*x = CwndChange{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[10]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1318,7 +1440,7 @@ func (x *CwndChange) String() string {
 func (*CwndChange) ProtoMessage() {}
 
 func (x *CwndChange) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[10]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1331,7 +1453,7 @@ func (x *CwndChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CwndChange.ProtoReflect.Descriptor instead.
 func (*CwndChange) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{10}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CwndChange) GetAt() *durationpb.Duration {
@@ -1428,7 +1550,7 @@ type TcpInfo struct {
 
 func (x *TcpInfo) Reset() {
 	*x = TcpInfo{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[11]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1440,7 +1562,7 @@ func (x *TcpInfo) String() string {
 func (*TcpInfo) ProtoMessage() {}
 
 func (x *TcpInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[11]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1453,7 +1575,7 @@ func (x *TcpInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpInfo.ProtoReflect.Descriptor instead.
 func (*TcpInfo) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{11}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *TcpInfo) GetState() uint32 {
@@ -1689,7 +1811,7 @@ type NodeCounters struct {
 
 func (x *NodeCounters) Reset() {
 	*x = NodeCounters{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[12]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1701,7 +1823,7 @@ func (x *NodeCounters) String() string {
 func (*NodeCounters) ProtoMessage() {}
 
 func (x *NodeCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[12]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1714,7 +1836,7 @@ func (x *NodeCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeCounters.ProtoReflect.Descriptor instead.
 func (*NodeCounters) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{12}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *NodeCounters) GetNode() string {
@@ -1746,7 +1868,7 @@ type Artifact struct {
 
 func (x *Artifact) Reset() {
 	*x = Artifact{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[13]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1758,7 +1880,7 @@ func (x *Artifact) String() string {
 func (*Artifact) ProtoMessage() {}
 
 func (x *Artifact) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[13]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1771,7 +1893,7 @@ func (x *Artifact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Artifact.ProtoReflect.Descriptor instead.
 func (*Artifact) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{13}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Artifact) GetName() string {
@@ -1856,7 +1978,7 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\treordered\x18\n" +
 	" \x01(\x04R\treordered\x12\x14\n" +
 	"\x05early\x18\v \x01(\x04R\x05early\x12\x16\n" +
-	"\x06queued\x18\f \x01(\rR\x06queued\"\x87\x04\n" +
+	"\x06queued\x18\f \x01(\rR\x06queued\"\xe3\x04\n" +
 	"\n" +
 	"FlowResult\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
@@ -1873,7 +1995,19 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	" \x01(\tR\x05error\x12.\n" +
 	"\x06writes\x18\v \x03(\v2\x16.tcplab.v1.WriteTimingR\x06writes\x12;\n" +
 	"\vuncorrected\x18\f \x01(\v2\x19.tcplab.v1.LatencySummaryR\vuncorrected\x120\n" +
-	"\aoutcome\x18\r \x01(\x0e2\x16.tcplab.v1.FlowOutcomeR\aoutcome\"\xe9\x01\n" +
+	"\aoutcome\x18\r \x01(\x0e2\x16.tcplab.v1.FlowOutcomeR\aoutcome\x12/\n" +
+	"\astreams\x18\x12 \x03(\v2\x15.tcplab.v1.FlowResultR\astreams\x12)\n" +
+	"\x04bulk\x18\x19 \x01(\v2\x15.tcplab.v1.BulkResultR\x04bulk\"\x99\x02\n" +
+	"\n" +
+	"BulkResult\x12!\n" +
+	"\fbackward_bps\x18\x01 \x01(\x01R\vbackwardBps\x12\x16\n" +
+	"\x06steady\x18\x02 \x01(\bR\x06steady\x12\x1d\n" +
+	"\n" +
+	"steady_bps\x18\x03 \x01(\x01R\tsteadyBps\x12)\n" +
+	"\x10steady_variation\x18\x04 \x01(\x01R\x0fsteadyVariation\x126\n" +
+	"\tsteady_at\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\bsteadyAt\x12%\n" +
+	"\x0ezerocopy_sends\x18\x06 \x01(\x04R\rzerocopySends\x12'\n" +
+	"\x0fzerocopy_copied\x18\a \x01(\x04R\x0ezerocopyCopied\"\xe9\x01\n" +
 	"\vWriteTiming\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\x12)\n" +
 	"\x02at\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x02at\x123\n" +
@@ -1998,7 +2132,7 @@ func file_tcplab_v1_trial_proto_rawDescGZIP() []byte {
 }
 
 var file_tcplab_v1_trial_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_tcplab_v1_trial_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_tcplab_v1_trial_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_tcplab_v1_trial_proto_goTypes = []any{
 	(LinkVerdict)(0),              // 0: tcplab.v1.LinkVerdict
 	(LinkDirection)(0),            // 1: tcplab.v1.LinkDirection
@@ -2010,77 +2144,81 @@ var file_tcplab_v1_trial_proto_goTypes = []any{
 	(*LinkMeasurement)(nil),       // 7: tcplab.v1.LinkMeasurement
 	(*LinkCounters)(nil),          // 8: tcplab.v1.LinkCounters
 	(*FlowResult)(nil),            // 9: tcplab.v1.FlowResult
-	(*WriteTiming)(nil),           // 10: tcplab.v1.WriteTiming
-	(*LatencySummary)(nil),        // 11: tcplab.v1.LatencySummary
-	(*FlowEnd)(nil),               // 12: tcplab.v1.FlowEnd
-	(*CwndChange)(nil),            // 13: tcplab.v1.CwndChange
-	(*TcpInfo)(nil),               // 14: tcplab.v1.TcpInfo
-	(*NodeCounters)(nil),          // 15: tcplab.v1.NodeCounters
-	(*Artifact)(nil),              // 16: tcplab.v1.Artifact
-	nil,                           // 17: tcplab.v1.NodeCounters.ValuesEntry
-	(*Kernel)(nil),                // 18: tcplab.v1.Kernel
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
-	(Engine)(0),                   // 21: tcplab.v1.Engine
-	(*Shape)(nil),                 // 22: tcplab.v1.Shape
-	(*SocketOptions)(nil),         // 23: tcplab.v1.SocketOptions
+	(*BulkResult)(nil),            // 10: tcplab.v1.BulkResult
+	(*WriteTiming)(nil),           // 11: tcplab.v1.WriteTiming
+	(*LatencySummary)(nil),        // 12: tcplab.v1.LatencySummary
+	(*FlowEnd)(nil),               // 13: tcplab.v1.FlowEnd
+	(*CwndChange)(nil),            // 14: tcplab.v1.CwndChange
+	(*TcpInfo)(nil),               // 15: tcplab.v1.TcpInfo
+	(*NodeCounters)(nil),          // 16: tcplab.v1.NodeCounters
+	(*Artifact)(nil),              // 17: tcplab.v1.Artifact
+	nil,                           // 18: tcplab.v1.NodeCounters.ValuesEntry
+	(*Kernel)(nil),                // 19: tcplab.v1.Kernel
+	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
+	(Engine)(0),                   // 22: tcplab.v1.Engine
+	(*Shape)(nil),                 // 23: tcplab.v1.Shape
+	(*SocketOptions)(nil),         // 24: tcplab.v1.SocketOptions
 }
 var file_tcplab_v1_trial_proto_depIdxs = []int32{
 	4,  // 0: tcplab.v1.TrialResult.links:type_name -> tcplab.v1.LinkReport
 	9,  // 1: tcplab.v1.TrialResult.flows:type_name -> tcplab.v1.FlowResult
-	15, // 2: tcplab.v1.TrialResult.counters:type_name -> tcplab.v1.NodeCounters
-	18, // 3: tcplab.v1.TrialResult.kernel:type_name -> tcplab.v1.Kernel
-	16, // 4: tcplab.v1.TrialResult.artifacts:type_name -> tcplab.v1.Artifact
-	19, // 5: tcplab.v1.TrialResult.start_time:type_name -> google.protobuf.Timestamp
-	20, // 6: tcplab.v1.TrialResult.elapsed:type_name -> google.protobuf.Duration
+	16, // 2: tcplab.v1.TrialResult.counters:type_name -> tcplab.v1.NodeCounters
+	19, // 3: tcplab.v1.TrialResult.kernel:type_name -> tcplab.v1.Kernel
+	17, // 4: tcplab.v1.TrialResult.artifacts:type_name -> tcplab.v1.Artifact
+	20, // 5: tcplab.v1.TrialResult.start_time:type_name -> google.protobuf.Timestamp
+	21, // 6: tcplab.v1.TrialResult.elapsed:type_name -> google.protobuf.Duration
 	1,  // 7: tcplab.v1.LinkReport.direction:type_name -> tcplab.v1.LinkDirection
-	21, // 8: tcplab.v1.LinkReport.engine:type_name -> tcplab.v1.Engine
-	22, // 9: tcplab.v1.LinkReport.spec:type_name -> tcplab.v1.Shape
+	22, // 8: tcplab.v1.LinkReport.engine:type_name -> tcplab.v1.Engine
+	23, // 9: tcplab.v1.LinkReport.spec:type_name -> tcplab.v1.Shape
 	7,  // 10: tcplab.v1.LinkReport.measured:type_name -> tcplab.v1.LinkMeasurement
 	0,  // 11: tcplab.v1.LinkReport.verdict:type_name -> tcplab.v1.LinkVerdict
 	8,  // 12: tcplab.v1.LinkReport.counters:type_name -> tcplab.v1.LinkCounters
-	22, // 13: tcplab.v1.LinkReport.applied:type_name -> tcplab.v1.Shape
+	23, // 13: tcplab.v1.LinkReport.applied:type_name -> tcplab.v1.Shape
 	5,  // 14: tcplab.v1.LinkReport.lateness:type_name -> tcplab.v1.LinkLateness
-	11, // 15: tcplab.v1.LinkLateness.summary:type_name -> tcplab.v1.LatencySummary
+	12, // 15: tcplab.v1.LinkLateness.summary:type_name -> tcplab.v1.LatencySummary
 	6,  // 16: tcplab.v1.LinkLateness.buckets:type_name -> tcplab.v1.LatenessBucket
-	20, // 17: tcplab.v1.LatenessBucket.upper:type_name -> google.protobuf.Duration
-	20, // 18: tcplab.v1.LinkMeasurement.delay:type_name -> google.protobuf.Duration
-	20, // 19: tcplab.v1.LinkMeasurement.jitter:type_name -> google.protobuf.Duration
-	12, // 20: tcplab.v1.FlowResult.client:type_name -> tcplab.v1.FlowEnd
-	12, // 21: tcplab.v1.FlowResult.server:type_name -> tcplab.v1.FlowEnd
-	11, // 22: tcplab.v1.FlowResult.connect:type_name -> tcplab.v1.LatencySummary
-	11, // 23: tcplab.v1.FlowResult.latency:type_name -> tcplab.v1.LatencySummary
-	10, // 24: tcplab.v1.FlowResult.writes:type_name -> tcplab.v1.WriteTiming
-	11, // 25: tcplab.v1.FlowResult.uncorrected:type_name -> tcplab.v1.LatencySummary
+	21, // 17: tcplab.v1.LatenessBucket.upper:type_name -> google.protobuf.Duration
+	21, // 18: tcplab.v1.LinkMeasurement.delay:type_name -> google.protobuf.Duration
+	21, // 19: tcplab.v1.LinkMeasurement.jitter:type_name -> google.protobuf.Duration
+	13, // 20: tcplab.v1.FlowResult.client:type_name -> tcplab.v1.FlowEnd
+	13, // 21: tcplab.v1.FlowResult.server:type_name -> tcplab.v1.FlowEnd
+	12, // 22: tcplab.v1.FlowResult.connect:type_name -> tcplab.v1.LatencySummary
+	12, // 23: tcplab.v1.FlowResult.latency:type_name -> tcplab.v1.LatencySummary
+	11, // 24: tcplab.v1.FlowResult.writes:type_name -> tcplab.v1.WriteTiming
+	12, // 25: tcplab.v1.FlowResult.uncorrected:type_name -> tcplab.v1.LatencySummary
 	2,  // 26: tcplab.v1.FlowResult.outcome:type_name -> tcplab.v1.FlowOutcome
-	20, // 27: tcplab.v1.WriteTiming.at:type_name -> google.protobuf.Duration
-	20, // 28: tcplab.v1.WriteTiming.blocked:type_name -> google.protobuf.Duration
-	20, // 29: tcplab.v1.WriteTiming.first:type_name -> google.protobuf.Duration
-	20, // 30: tcplab.v1.WriteTiming.latency:type_name -> google.protobuf.Duration
-	20, // 31: tcplab.v1.LatencySummary.min:type_name -> google.protobuf.Duration
-	20, // 32: tcplab.v1.LatencySummary.mean:type_name -> google.protobuf.Duration
-	20, // 33: tcplab.v1.LatencySummary.p50:type_name -> google.protobuf.Duration
-	20, // 34: tcplab.v1.LatencySummary.p90:type_name -> google.protobuf.Duration
-	20, // 35: tcplab.v1.LatencySummary.p99:type_name -> google.protobuf.Duration
-	20, // 36: tcplab.v1.LatencySummary.max:type_name -> google.protobuf.Duration
-	14, // 37: tcplab.v1.FlowEnd.tcp_info:type_name -> tcplab.v1.TcpInfo
-	13, // 38: tcplab.v1.FlowEnd.cwnd_series:type_name -> tcplab.v1.CwndChange
-	23, // 39: tcplab.v1.FlowEnd.socket:type_name -> tcplab.v1.SocketOptions
-	20, // 40: tcplab.v1.CwndChange.at:type_name -> google.protobuf.Duration
-	20, // 41: tcplab.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
-	20, // 42: tcplab.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
-	20, // 43: tcplab.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
-	20, // 44: tcplab.v1.TcpInfo.rttvar:type_name -> google.protobuf.Duration
-	20, // 45: tcplab.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
-	20, // 46: tcplab.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
-	20, // 47: tcplab.v1.TcpInfo.rwnd_limited:type_name -> google.protobuf.Duration
-	20, // 48: tcplab.v1.TcpInfo.sndbuf_limited:type_name -> google.protobuf.Duration
-	17, // 49: tcplab.v1.NodeCounters.values:type_name -> tcplab.v1.NodeCounters.ValuesEntry
-	50, // [50:50] is the sub-list for method output_type
-	50, // [50:50] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	9,  // 27: tcplab.v1.FlowResult.streams:type_name -> tcplab.v1.FlowResult
+	10, // 28: tcplab.v1.FlowResult.bulk:type_name -> tcplab.v1.BulkResult
+	21, // 29: tcplab.v1.BulkResult.steady_at:type_name -> google.protobuf.Duration
+	21, // 30: tcplab.v1.WriteTiming.at:type_name -> google.protobuf.Duration
+	21, // 31: tcplab.v1.WriteTiming.blocked:type_name -> google.protobuf.Duration
+	21, // 32: tcplab.v1.WriteTiming.first:type_name -> google.protobuf.Duration
+	21, // 33: tcplab.v1.WriteTiming.latency:type_name -> google.protobuf.Duration
+	21, // 34: tcplab.v1.LatencySummary.min:type_name -> google.protobuf.Duration
+	21, // 35: tcplab.v1.LatencySummary.mean:type_name -> google.protobuf.Duration
+	21, // 36: tcplab.v1.LatencySummary.p50:type_name -> google.protobuf.Duration
+	21, // 37: tcplab.v1.LatencySummary.p90:type_name -> google.protobuf.Duration
+	21, // 38: tcplab.v1.LatencySummary.p99:type_name -> google.protobuf.Duration
+	21, // 39: tcplab.v1.LatencySummary.max:type_name -> google.protobuf.Duration
+	15, // 40: tcplab.v1.FlowEnd.tcp_info:type_name -> tcplab.v1.TcpInfo
+	14, // 41: tcplab.v1.FlowEnd.cwnd_series:type_name -> tcplab.v1.CwndChange
+	24, // 42: tcplab.v1.FlowEnd.socket:type_name -> tcplab.v1.SocketOptions
+	21, // 43: tcplab.v1.CwndChange.at:type_name -> google.protobuf.Duration
+	21, // 44: tcplab.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
+	21, // 45: tcplab.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
+	21, // 46: tcplab.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
+	21, // 47: tcplab.v1.TcpInfo.rttvar:type_name -> google.protobuf.Duration
+	21, // 48: tcplab.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
+	21, // 49: tcplab.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
+	21, // 50: tcplab.v1.TcpInfo.rwnd_limited:type_name -> google.protobuf.Duration
+	21, // 51: tcplab.v1.TcpInfo.sndbuf_limited:type_name -> google.protobuf.Duration
+	18, // 52: tcplab.v1.NodeCounters.values:type_name -> tcplab.v1.NodeCounters.ValuesEntry
+	53, // [53:53] is the sub-list for method output_type
+	53, // [53:53] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_trial_proto_init() }
@@ -2096,7 +2234,7 @@ func file_tcplab_v1_trial_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tcplab_v1_trial_proto_rawDesc), len(file_tcplab_v1_trial_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
