@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tcplab/tcplab/agent/link"
 	"github.com/tcplab/tcplab/agent/link/schedule"
@@ -25,7 +26,11 @@ func (d *deployment) play(ctx context.Context, fail func(error)) (*schedule.Play
 			d.mu.Lock()
 			d.played = append(d.played, played{link: i, way: way})
 			d.mu.Unlock()
-			parts = append(parts, schedule.Part{Direction: direction, Change: func(m schedule.Moment) error {
+			var pace schedule.Pace
+			if engine, ok := l.(paced); ok {
+				pace = engine.RampStep
+			}
+			parts = append(parts, schedule.Part{Direction: direction, Pace: pace, Change: func(m schedule.Moment) error {
 				err := l.Change(way, m.To)
 				if err == nil && !m.Passing {
 					err = d.drifted(i, way, m.To)
@@ -38,6 +43,12 @@ func (d *deployment) play(ctx context.Context, fail func(error)) (*schedule.Play
 		}
 	}
 	return schedule.Play(ctx, parts, fail)
+}
+
+// paced is a link that pays for each change.
+type paced interface {
+	// RampStep is how far apart the steps of a ramp are at least (see [schedule.Pace]).
+	RampStep(from, to link.Shape) time.Duration
 }
 
 // wayWord names a direction for people.

@@ -333,6 +333,9 @@ func (d *deployment) timeLink(i int, l link.Link, reports []*tcplabv1.LinkReport
 		return nil
 	}
 	late, err := timed.Lateness()
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("lateness of link %s: %w", d.plan.Links[i].Name, err)
 	}

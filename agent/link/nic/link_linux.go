@@ -31,6 +31,32 @@ var _ link.Link = (*Link)(nil)
 // Inner is the link that shapes, whose direction 0 is what the host sends.
 func (l *Link) Inner() link.Link { return l.inner }
 
+// RampStep is the inner link's (see schedule.Pace); 0 where it pays nothing for a change.
+func (l *Link) RampStep(from, to link.Shape) time.Duration {
+	if paced, ok := l.inner.(interface {
+		RampStep(from, to link.Shape) time.Duration
+	}); ok {
+		return paced.RampStep(from, to)
+	}
+	return 0
+}
+
+// Lateness is the inner link's, in the directions of this one; [errors.ErrUnsupported]
+// where its engine does not know.
+func (l *Link) Lateness() ([2]link.Lateness, error) {
+	timed, ok := l.inner.(interface {
+		Lateness() ([2]link.Lateness, error)
+	})
+	if !ok {
+		return [2]link.Lateness{}, errors.ErrUnsupported
+	}
+	late, err := timed.Lateness()
+	if l.end == 1 {
+		late[0], late[1] = late[1], late[0]
+	}
+	return late, err
+}
+
 // Spec is the inner link's, for a verification in the directions of this one.
 func (l *Link) Spec() link.Spec {
 	spec := l.spec

@@ -22,7 +22,14 @@ const (
 	// rampSteps bounds the steps of a long ramp: each is then a ten-thousandth of the way, finer
 	// than any engine keeps a rate (1%).
 	rampSteps = 10_000
+	// fewSteps is how many a ramp has at least, unless rampStep allows fewer: with less it
+	// would be no slope.
+	fewSteps = 10
 )
+
+// Pace is how far apart the steps of a ramp between two shapes are at least, for an
+// engine that pays for each change. 0: as rampStep.
+type Pace func(from, to link.Shape) time.Duration
 
 // Moment is when a direction's shapes change, and to what. All that changes at one
 // time is one moment.
@@ -38,6 +45,7 @@ type Moment struct {
 type Course struct {
 	first link.Direction // as it begins, and at the start of each period; without its schedule
 	plan  link.Schedule
+	pace  Pace // may be nil
 
 	now   link.Direction
 	cycle time.Duration // when the period that is walked through began
@@ -58,9 +66,9 @@ func (r ramp) at() time.Duration {
 	return r.step.At + time.Duration(float64(r.step.Ramp)*float64(r.taken+1)/float64(r.steps))
 }
 
-// New begins a course. The direction is valid and its queues are resolved.
-func New(d link.Direction) *Course {
-	c := &Course{plan: d.Schedule}
+// New begins a course. The direction is valid and its queues are resolved; pace may be nil.
+func New(d link.Direction, pace Pace) *Course {
+	c := &Course{plan: d.Schedule, pace: pace}
 	d.Schedule = link.Schedule{}
 	c.first = d
 	c.restart(0)
@@ -146,9 +154,17 @@ func (c *Course) begin(s link.Step) {
 		*shape = s.Shape
 		return
 	}
-	steps := int(math.Ceil(float64(s.Ramp) / float64(rampStep)))
-	c.ramps = append(c.ramps, ramp{step: s, from: from, steps: max(1, min(steps, rampSteps))})
+	c.ramps = append(c.ramps, ramp{step: s, from: from, steps: c.steps(s.Ramp, from, s.Shape)})
 	*shape = between(from, s.Shape, 0)
+}
+
+// steps is in how many a ramp goes.
+func (c *Course) steps(long time.Duration, from, to link.Shape) int {
+	apart := rampStep
+	if c.pace != nil {
+		apart = max(apart, min(c.pace(from, to), long/fewSteps))
+	}
+	return max(1, min(int(math.Ceil(float64(long)/float64(apart))), rampSteps))
 }
 
 // between is the shape at a share of the way, in [0,1]. Rate, delay and loss

@@ -101,7 +101,7 @@ func TestCourse(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := test.direction.Resolve(0, 1500)
-			got := walk(New(test.direction), test.until)
+			got := walk(New(test.direction, nil), test.until)
 			if diff := cmp.Diff(test.want, delays(got)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
@@ -124,7 +124,7 @@ func TestRampIsEvenAndValid(t *testing.T) {
 		Rate: 2e6, Delay: 80 * ms, Queue: link.Queue{Packets: 50}, Reorder: link.Reorder{Chance: link.Chance{Probability: 0.1}},
 		Loss: link.Loss{Chance: link.Chance{Probability: 0.2, Correlation: 0.5}}, Duplicate: link.Chance{Probability: 0.1},
 	}
-	moments := walk(New(link.Direction{Shape: from, Schedule: link.Schedule{Steps: []link.Step{{At: time.Second, Shape: to, Ramp: 3 * time.Second}}}}), time.Hour)
+	moments := walk(New(link.Direction{Shape: from, Schedule: link.Schedule{Steps: []link.Step{{At: time.Second, Shape: to, Ramp: 3 * time.Second}}}}, nil), time.Hour)
 	if len(moments) != 301 { // the first has what does not slope
 		t.Errorf("%d moments, want 301", len(moments))
 	}
@@ -169,7 +169,7 @@ func TestWhatHasNoMiddleChangesAtOnce(t *testing.T) {
 
 func TestLongRampsAreNotEndless(t *testing.T) {
 	d := link.Direction{Schedule: link.Schedule{Steps: []link.Step{{Shape: delayed(time.Hour), Ramp: 24 * time.Hour}}}}
-	if n := len(walk(New(d), 100*time.Hour)); n != rampSteps {
+	if n := len(walk(New(d, nil), 100*time.Hour)); n != rampSteps {
 		t.Errorf("a ramp of a day has %d steps, want %d", n, rampSteps)
 	}
 }
@@ -188,7 +188,7 @@ func FuzzCourse(f *testing.F) {
 		if d.Validate() != nil {
 			return
 		}
-		moments := walk(New(d), 10*time.Second)
+		moments := walk(New(d, nil), 10*time.Second)
 		for i, m := range moments {
 			if i > 0 && m.At <= moments[i-1].At {
 				t.Fatalf("moment %d at %v comes after %v", i, m.At, moments[i-1].At)
@@ -201,4 +201,30 @@ func FuzzCourse(f *testing.F) {
 			t.Fatal("the last step was never taken")
 		}
 	})
+}
+
+// An engine that pays for each change gets fewer, but a slope all the same.
+func TestPaceSetsTheStepsApart(t *testing.T) {
+	from, to := link.Shape{Rate: 10e6}, link.Shape{Rate: 20e6}
+	for _, test := range []struct {
+		pace, ramp time.Duration
+		want       int
+	}{
+		{0, time.Second, 100},
+		{time.Millisecond, time.Second, 100},
+		{50 * time.Millisecond, time.Second, 20},
+		{time.Minute, time.Second, fewSteps},
+		{time.Minute, 30 * time.Millisecond, 3},
+	} {
+		d := link.Direction{Shape: from, Schedule: link.Schedule{Steps: []link.Step{{At: time.Second, Shape: to, Ramp: test.ramp}}}}
+		moments := walk(New(d, func(a, b link.Shape) time.Duration {
+			if a.Rate != from.Rate || b.Rate != to.Rate {
+				t.Errorf("asked for the pace from %d to %d bit/s", a.Rate, b.Rate)
+			}
+			return test.pace
+		}), time.Hour)
+		if len(moments) != test.want {
+			t.Errorf("at a pace of %v a ramp of %v has %d steps, want %d", test.pace, test.ramp, len(moments), test.want)
+		}
+	}
 }

@@ -13,6 +13,7 @@ import (
 // Part is one direction to be played.
 type Part struct {
 	Direction link.Direction
+	Pace      Pace               // of the engine; may be nil
 	Change    func(Moment) error // makes the direction so; not called by two goroutines at once
 }
 
@@ -34,7 +35,7 @@ func Play(ctx context.Context, parts []Part, failed func(error)) (*Playing, erro
 	}
 	var voices []voice
 	for _, part := range parts {
-		v := voice{Part: part, course: New(part.Direction)}
+		v := voice{Part: part, course: New(part.Direction, part.Pace)}
 		var more bool
 		for v.next, more = v.course.Next(); more && v.next.At == 0; v.next, more = v.course.Next() {
 			if err := v.change(v.next); err != nil {
