@@ -5,8 +5,11 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/netip"
 
 	"github.com/tcplab/tcplab/agent/flow"
+	"github.com/tcplab/tcplab/agent/flow/connect"
 	"github.com/tcplab/tcplab/agent/observe"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
@@ -26,14 +29,24 @@ type traffic interface {
 
 // newTraffic checks a flow and touches nothing.
 func newTraffic(spec *tcplabv1.Flow, cfg flow.Config) (traffic, error) {
+	if spec.GetConnect() != nil {
+		return connect.New(spec, cfg)
+	}
 	return flow.New(spec, cfg)
 }
 
 // prepare opens a flow's port. The caller closes the flow.
 func (a *agent) prepare(ctx context.Context, d *deployment, spec *tcplabv1.Flow, e *tcplabv1.Experiment, samples observe.Sink) (traffic, error) {
 	path := d.paths[spec.GetName()]
+	source := path.Source
+	if text := spec.GetSource(); text != "" {
+		var err error
+		if source, err = netip.ParseAddr(text); err != nil {
+			return nil, fmt.Errorf("flow %s: source: %w", spec.GetName(), err)
+		}
+	}
 	f, err := newTraffic(spec, flow.Config{
-		Client:         flow.End{Node: spec.GetClient(), NS: d.standing.Nodes[path.Client], Addr: path.Source},
+		Client:         flow.End{Node: spec.GetClient(), NS: d.standing.Nodes[path.Client], Addr: source},
 		Server:         flow.End{Node: spec.GetServer(), NS: d.standing.Nodes[path.Server], Addr: path.Destination},
 		SampleInterval: e.GetSampleInterval().AsDuration(),
 		Samples:        samples,

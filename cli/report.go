@@ -25,6 +25,9 @@ func (a *app) printReport(r *tcplabv1.RunReport, f format) error {
 	if err := a.printOutcomes(r); err != nil {
 		return err
 	}
+	if err := a.printConnections(r); err != nil {
+		return err
+	}
 	if err := a.printLinks(r); err != nil {
 		return err
 	}

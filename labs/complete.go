@@ -26,7 +26,7 @@ const minQueuePackets = 100
 const frameOverhead = 14
 
 // Complete fills in what the lab leaves out: the kinds of nodes, names,
-// queues (of paths, steps and traces, too), engines and MTUs of links, the family, count, streams and no_delay of flows,
+// queues (of paths, steps and traces, too), engines and MTUs of links, the family, count, streams and no_delay of flows, how their connections are limited and ended,
 // the experiments' sample interval and timeout, how repetitions are joined,
 // one repetition, and the sysctls of nodes that socket options need. Addresses are not its matter; see [Assign]. It changes
 // nothing that is set, and nothing at all the second time.
@@ -164,6 +164,9 @@ func completeFlow(f *tcplabv1.Flow) {
 	}
 	if b := f.GetBurst(); b != nil {
 		b.Count = max(1, b.GetCount())
+	}
+	if k := f.GetConnect(); k != nil {
+		completeConnect(f, k)
 	}
 	if f.Socket == nil {
 		f.Socket = &tcplabv1.SocketOptions{}

@@ -102,8 +102,8 @@ func (c *converter) experiment(s *experimentSpec, path string) *tcplabv1.Experim
 func (c *converter) flow(s *flowSpec, path string) *tcplabv1.Flow {
 	c.from(s.At, "%s", path)
 	c.from(s.At.get("name"), "%s.name", path)
-	c.from(s.At.get("family"), "%s.family", path)
-	f := &tcplabv1.Flow{Name: s.Name}
+	c.fields(s.At, path, "family", "family", "source", "source")
+	f := &tcplabv1.Flow{Name: s.Name, Source: s.Source}
 	c.order(&s.orderSpec, s.At, f, path)
 	if s.Family != nil {
 		f.Family = tcplabv1.IpFamily(*s.Family)
@@ -123,6 +123,8 @@ func (c *converter) flow(s *flowSpec, path string) *tcplabv1.Flow {
 		c.transaction(s.Transaction, f, path)
 	case s.Burst != nil:
 		c.burst(s.Burst, f, path)
+	case s.Connect != nil:
+		c.connect(s.Connect, f, path)
 	default:
 		c.add(s.At.at, "give it one of "+strings.Join(flowKinds(), ", "), "the flow does nothing")
 	}
@@ -133,7 +135,7 @@ func (c *converter) flow(s *flowSpec, path string) *tcplabv1.Flow {
 }
 
 // flowKinds are the keys of what a flow does.
-func flowKinds() []string { return []string{"bulk", "transaction", "burst"} }
+func flowKinds() []string { return []string{"bulk", "transaction", "burst", "connect"} }
 
 func (c *converter) ends(n *node, path string) {
 	c.from(n.get("from"), "%s.client", path)

@@ -69,8 +69,10 @@ type flowSpec struct {
 	Bulk        *bulkSpec        `yaml:"bulk" jsonschema_description:"Bytes from client to server, or both ways, on one connection or several."`
 	Transaction *transactionSpec `yaml:"transaction" jsonschema_description:"Requests and replies, one after another on one connection."`
 	Burst       *burstSpec       `yaml:"burst" jsonschema_description:"Writes of given sizes and gaps from client to server, each timed at both ends."`
+	Connect     *connectSpec     `yaml:"connect" jsonschema_description:"Many connections, each made, perhaps used, and ended."`
 	Socket      *socketSpec      `yaml:"socket" jsonschema_description:"Socket options of both ends."`
 	Family      *ipFamily        `yaml:"family" jsonschema_description:"IP version: ipv4 (default) or ipv6."`
+	Source      string           `yaml:"source" jsonschema_description:"Address of the client's node from which it connects, one that a link gives it by addresses. Default: that of the route to the server."`
 	orderSpec                    // when it runs
 }
 

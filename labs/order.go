@@ -15,7 +15,7 @@ type orderSpec struct {
 	After    []string  `yaml:"after" jsonschema_description:"Flows of the same experiment after whose end it begins: one, or a list. Default: none."`
 	Duration *duration `yaml:"duration" jsonschema_description:"When the flow is ended in order, since its beginning, up to 24h: it begins nothing more. Default: when it has done all it should."`
 	MayFail  *toggle   `yaml:"may_fail" jsonschema_description:"Whether the trial goes on, and succeeds, where this flow does not complete. Default false."`
-	Fault    *fault    `yaml:"fault" jsonschema_description:"What the server of a bulk, transaction or burst does wrong: refuse (it does not listen), reset (it resets the connection once it has read something), deaf (it never reads nor answers). Default: nothing."`
+	Fault    *fault    `yaml:"fault" jsonschema_description:"What the server of a bulk, transaction, burst or connect does wrong: refuse (it does not listen), reset (it resets the connection once it has read something), deaf (it never reads nor answers). Default: nothing."`
 }
 
 type fault tcplabv1.FlowFault
@@ -50,10 +50,10 @@ func (v *validation) order(field string, f *tcplabv1.Flow, timeout time.Duration
 		v.add(field+".duration", "leave one of them out", "the bulk has a duration already")
 	}
 	switch f.GetKind().(type) {
-	case *tcplabv1.Flow_Bulk, *tcplabv1.Flow_Transaction, *tcplabv1.Flow_Burst:
+	case *tcplabv1.Flow_Bulk, *tcplabv1.Flow_Transaction, *tcplabv1.Flow_Burst, *tcplabv1.Flow_Connect:
 	default:
 		if f.GetFault() != tcplabv1.FlowFault_FLOW_FAULT_UNSPECIFIED {
-			v.add(field+".fault", "", "only the server of a bulk, a transaction or a burst can be made to fail")
+			v.add(field+".fault", "", "only the server of a bulk, a transaction, a burst or a connect can be made to fail")
 		}
 	}
 }

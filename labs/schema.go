@@ -210,6 +210,8 @@ func (over) JSONSchema() *jsonschema.Schema       { return choiceSchema(overChoi
 func (discipline) JSONSchema() *jsonschema.Schema { return choiceSchema(disciplineChoices()) }
 func (protocol) JSONSchema() *jsonschema.Schema   { return choiceSchema(protocolChoices()) }
 
+func (closeOrder) JSONSchema() *jsonschema.Schema { return choiceSchema(closeChoices()) }
+
 func (distribution) JSONSchema() *jsonschema.Schema { return choiceSchema(distributionChoices()) }
 
 func (paramList) JSONSchema() *jsonschema.Schema {

@@ -319,6 +319,10 @@ func (v *validation) flow(field string, f *tcplabv1.Flow, timeout time.Duration,
 	if b := f.GetBurst(); b != nil {
 		v.burst(field+".burst", b, within)
 	}
+	if f.GetConnect() != nil {
+		v.connect(field+".connect", f, timeout-f.GetStart().AsDuration())
+	}
+	v.source(field+".source", f)
 	v.socket(field+".socket", f)
 }
 

@@ -199,7 +199,7 @@ func (b bulk) takeAll(c *stream) error {
 	case b.size > 0 && c.read > b.size:
 		return socket.ErrTooMuch
 	case !b.open(c) && c.read < b.size:
-		return errEnded
+		return ErrEnded
 	}
 	return nil
 }

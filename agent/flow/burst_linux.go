@@ -118,7 +118,7 @@ func (b burst) server(_ context.Context, c *stream) error {
 			if c.limited && due == 0 {
 				break // the client's time was up
 			}
-			err = errEnded
+			err = ErrEnded
 		}
 		if err != nil {
 			return fmt.Errorf("after %d bytes: %w", c.read, err)

@@ -203,7 +203,7 @@ func TestPeerThatBreaksTheAgreement(t *testing.T) {
 		want           error
 	}{
 		"too little":   {bulk{size: 100}, bulk{size: 1000}, context.Canceled},
-		"too soon":     {transaction{writes: []uint32{5}, reply: 5, count: 1}, transaction{writes: []uint32{5}, reply: 5, count: 2}, errEnded},
+		"too soon":     {transaction{writes: []uint32{5}, reply: 5, count: 1}, transaction{writes: []uint32{5}, reply: 5, count: 2}, ErrEnded},
 		"wrong answer": {bulk{size: 5}, transaction{writes: []uint32{5}, reply: 5, count: 1}, socket.ErrTooMuch},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -54,7 +54,7 @@ func (s *faulty) serve(ctx context.Context) (m measured) {
 	if err != nil {
 		m.err = Explain(ctx, "reading what is to be reset", err)
 	} else if n == 0 {
-		m.err = fmt.Errorf("nothing to reset: %w", errEnded)
+		m.err = fmt.Errorf("nothing to reset: %w", ErrEnded)
 	}
 	return m
 }

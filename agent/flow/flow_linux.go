@@ -64,7 +64,7 @@ type accepting interface {
 func New(spec *tcplabv1.Flow, cfg Config) (*Flow, error) {
 	kinds, err := kindsOf(spec)
 	if err == nil {
-		err = checkEnds(spec, cfg)
+		err = cfg.Check(spec)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("flow %s: %w", spec.GetName(), err)
@@ -125,7 +125,8 @@ func kindsOf(spec *tcplabv1.Flow) ([]kind, error) {
 // maxWrite bounds the buffer of a transaction's write (Transaction.writes).
 const maxWrite = 16 << 20
 
-func checkEnds(spec *tcplabv1.Flow, cfg Config) error {
+// Check checks that the ends are those of the flow, and can be used.
+func (cfg *Config) Check(spec *tcplabv1.Flow) error {
 	for _, end := range []struct {
 		End
 		role, node string

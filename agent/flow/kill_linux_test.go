@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"net/netip"
 	"os"
 	"os/exec"
 	"testing"
@@ -129,28 +128,10 @@ func TestVictim(t *testing.T) {
 		go f.Run(context.Background())
 		seen.underWay(t)
 		// Data that nobody acknowledges is what an orphan would go on sending.
-		loseAddress(t, cfg.Server.NS, cfg.Server.Addr)
+		flowtest.LoseAddress(t, cfg.Server)
 	}
 	if err := json.NewEncoder(os.Stdout).Encode(phase); err != nil {
 		t.Fatal(err)
 	}
 	<-t.Context().Done() // the end of the test binary, unless it is killed
-}
-
-func loseAddress(t *testing.T, ns *netns.Handle, addr netip.Addr) {
-	t.Helper()
-	err := ns.Do(func() error {
-		link, err := netlink.LinkByName("eth0")
-		if err != nil {
-			return err
-		}
-		parsed, err := netlink.ParseAddr(addr.String() + "/24")
-		if err != nil {
-			return err
-		}
-		return netlink.AddrDel(link, parsed)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
 }

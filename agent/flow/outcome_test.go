@@ -42,7 +42,7 @@ func TestOutcomeOfErrors(t *testing.T) {
 		{fmt.Errorf("client: %w", &Stopped{"waiting", errors.New("the user cancelled it")}), tcplabv1.FlowOutcome_FLOW_OUTCOME_CANCELLED},
 		// What stopped it is another's failure, and none of its own.
 		{&Stopped{"waiting", fmt.Errorf("the client failed: %w", refused)}, tcplabv1.FlowOutcome_FLOW_OUTCOME_CANCELLED},
-		{fmt.Errorf("server: %w", errEnded), tcplabv1.FlowOutcome_FLOW_OUTCOME_ENDED_EARLY},
+		{fmt.Errorf("server: %w", ErrEnded), tcplabv1.FlowOutcome_FLOW_OUTCOME_ENDED_EARLY},
 		{WithOutcome(tcplabv1.FlowOutcome_FLOW_OUTCOME_NEVER_READY, context.DeadlineExceeded), tcplabv1.FlowOutcome_FLOW_OUTCOME_NEVER_READY},
 	} {
 		if got := OutcomeOf(test.err); got != test.want {

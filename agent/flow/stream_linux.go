@@ -18,7 +18,8 @@ const (
 	discardSize = 1 << 20
 )
 
-var errEnded = WithOutcome(tcplabv1.FlowOutcome_FLOW_OUTCOME_ENDED_EARLY, errors.New("the peer ended the connection early"))
+// ErrEnded says that the stream ended before all had come.
+var ErrEnded = WithOutcome(tcplabv1.FlowOutcome_FLOW_OUTCOME_ENDED_EARLY, errors.New("the peer ended the connection early"))
 
 // stream is an end's connection while the flow does its work: what is sent and
 // received on it is counted.
@@ -92,7 +93,7 @@ func (c *stream) receive(size uint64) error {
 			return io.EOF
 		}
 		if left > 0 && errors.Is(err, io.EOF) {
-			return errEnded
+			return ErrEnded
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
 			return err

@@ -51,6 +51,8 @@ type Info struct {
 // States of a connection (include/net/tcp_states.h).
 const (
 	StateEstablished = 1
+	StateSynSent     = 2
+	StateSynReceived = 3
 	StateClose       = 7
 )
 

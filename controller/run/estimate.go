@@ -28,6 +28,7 @@ const (
 //	              at most its duration
 //	bulk        = R + R·⌈log2(N/IW + 1)⌉ + 8N/C, at its own rate where that is lower, or
 //	              R + its duration
+//	connect     = n/concurrency or the last's due time, times R + exchanges + hold
 //	transaction = R + n·(R + server time + serialisation) + (n-1)·think time,
 //	              and n·(R + 40 ms) where Nagle's algorithm holds a second write
 //	              at a rate r the greater of that and (n-1)/r + one of them
@@ -92,6 +93,9 @@ func flowTime(flow *tcplabv1.Flow, there, back way) time.Duration {
 	if burst := flow.GetBurst(); burst != nil {
 		return rtt + burstTime(burst, there)
 	}
+	if connect := flow.GetConnect(); connect != nil {
+		return connectTime(connect, rtt, there, back)
+	}
 	t := flow.GetTransaction()
 	var request uint64
 	for _, write := range t.GetWrites() {
@@ -107,6 +111,22 @@ func flowTime(flow *tcplabv1.Flow, there, back way) time.Duration {
 		return rtt + max(saturate(count, one), due+one)
 	}
 	return rtt + saturate(count, one) + saturate(count-1, t.GetThinkTime().AsDuration())
+}
+
+// connectTime is how long connections take, each of a handshake, its exchanges, its idleness and its end.
+// Those of a flow without a count end with its duration.
+func connectTime(connect *tcplabv1.Connect, rtt time.Duration, there, back way) time.Duration {
+	exchange := rtt + there.serialise(uint64(connect.GetRequest())) + back.serialise(uint64(connect.GetReply()))
+	one := min(math.MaxInt64/8, rtt+saturate(time.Duration(connect.GetRequests()), exchange)+connect.GetHold().AsDuration())
+	if connect.GetCount() == 0 {
+		return math.MaxInt64 / 4
+	}
+	if connect.GetRate() > 0 {
+		due := time.Duration(min(float64(connect.GetCount()-1)/connect.GetRate()*float64(time.Second), math.MaxInt64/8))
+		return due + one + rtt
+	}
+	rounds := (connect.GetCount()-1)/max(1, connect.GetConcurrency()) + 1
+	return saturate(time.Duration(rounds), one) + rtt
 }
 
 // burstTime is how long the writes of a burst and its gaps take, and the last

@@ -101,8 +101,11 @@ func (s *schema) field(object, name string) (f field, ok bool) {
 	if message == (*tcplabv1.Kernel)(nil).ProtoReflect().Descriptor() && name == "jiffy" {
 		return field{typ: types.DoubleType, unit: "s"}, true
 	}
-	if isFlowEnd(message) && isFlowWide(name) {
+	switch {
+	case isFlowEnd(message) && isFlowWide(name):
 		message = (*tcplabv1.FlowResult)(nil).ProtoReflect().Descriptor()
+	case message == (*tcplabv1.FlowResult)(nil).ProtoReflect().Descriptor() && name == connectionErrors:
+		message = (*tcplabv1.Connections)(nil).ProtoReflect().Descriptor()
 	}
 	return fieldOf(message.Fields().ByName(protoreflect.Name(name)))
 }
@@ -144,6 +147,8 @@ func (s *schema) names(object string) []string {
 		names = append(names, "jiffy")
 	case isFlowEnd(message):
 		names = append(names, "connect", "latency")
+	case message == (*tcplabv1.FlowResult)(nil).ProtoReflect().Descriptor():
+		names = append(names, connectionErrors)
 	}
 	return names
 }
@@ -209,6 +214,10 @@ func isFlowEnd(message protoreflect.MessageDescriptor) bool {
 // isFlowWide reports whether a field of FlowResult may be written behind the end that
 // measured it, too: flow.get.client.latency is flow.get.latency.
 func isFlowWide(name string) bool { return name == "connect" || name == "latency" }
+
+// connectionErrors is a field of Connections that may be written behind the flow: flow.NAME.errors is
+// flow.NAME.connections.errors.
+const connectionErrors = "errors"
 
 func messageType(m protoreflect.ProtoMessage) *types.Type {
 	return types.NewObjectType(string(m.ProtoReflect().Descriptor().FullName()))

@@ -83,6 +83,13 @@ func flowObject(flow *tcplabv1.FlowResult) *object {
 		if flow.GetError() != "" && isOfTheWhole(name) {
 			return nil, fmt.Errorf("the flow %s failed: %s", flow.GetName(), flow.GetError())
 		}
+		if name == connectionErrors {
+			connections, err := read("connections")
+			if err != nil {
+				return nil, err
+			}
+			return connections.(*object).get(name)
+		}
 		v, err := read(name)
 		end, ok := v.(*object)
 		if err != nil || !ok || (name != "client" && name != "server") {

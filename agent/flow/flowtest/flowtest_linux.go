@@ -3,6 +3,7 @@
 package flowtest
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"testing"
@@ -103,6 +104,44 @@ func BlackHole(t testing.TB, client, server socket.End, prefix string) {
 	}
 }
 
+// LoseAddress takes a node's IPv4 address from its eth0: what is sent to it from then on vanishes.
+func LoseAddress(t testing.TB, end socket.End) {
+	t.Helper()
+	onEth0(t, end, func(link netlink.Link) error {
+		addr, err := netlink.ParseAddr(end.Addr.String() + "/24")
+		if err != nil {
+			return err
+		}
+		return netlink.AddrDel(link, addr)
+	})
+}
+
+// LoseRoutes takes a node's IPv4 routes over its eth0.
+func LoseRoutes(t testing.TB, end socket.End) {
+	t.Helper()
+	onEth0(t, end, func(link netlink.Link) error {
+		routes, err := netlink.RouteList(link, netlink.FAMILY_V4)
+		for _, r := range routes {
+			err = errors.Join(err, netlink.RouteDel(&r))
+		}
+		return err
+	})
+}
+
+func onEth0(t testing.TB, end socket.End, do func(netlink.Link) error) {
+	t.Helper()
+	err := end.NS.Do(func() error {
+		link, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		return do(link)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Leakless fails the test when it leaves a goroutine.
 func Leakless(t testing.TB) {
 	t.Helper()
@@ -134,4 +173,9 @@ func NoSockets(t testing.TB, ends ...socket.End) {
 			t.Errorf("%s: %d sockets in use", ends[i].Node, n)
 		}
 	}
+}
+
+// Six are the IPv6 addresses of Nodes.
+func Six() (client, server netip.Addr) {
+	return netip.MustParseAddr("fd77::1"), netip.MustParseAddr("fd77::2")
 }

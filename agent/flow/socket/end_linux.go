@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tcplab/tcplab/agent/observe"
+	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
 
 // ErrTooMuch says that there was data where the stream should have ended.
@@ -23,21 +24,27 @@ const (
 	finishRoundTrips = 8
 )
 
+// Patience is how long an end of this spec waits for its connection to end in order, where a round trip takes so
+// long.
+func (s *Spec) Patience(rtt time.Duration) time.Duration { return patience(s.Options, rtt) }
+
+func patience(options *tcplabv1.SocketOptions, rtt time.Duration) time.Duration {
+	if asked := options.GetLinger().AsDuration(); asked > 0 {
+		return asked
+	}
+	return finishBase + finishRoundTrips*rtt
+}
+
 // Finish ends the connection in order: this end's FIN and the peer's are sent and
 // acknowledged. Closed before that, the socket would be an orphan, or with
 // SO_LINGER{1,0} reset the connection under the peer's last bytes. Where it
 // fails, Close resets. One end goes first, for two FINs that cross leave both
 // ends in TIME_WAIT.
 func (s *Socket) Finish(ctx context.Context, first bool, rtt time.Duration) error {
-	patience := finishBase + finishRoundTrips*rtt
-	if s.asked != nil && s.asked.Linger != nil {
-		if asked := s.asked.GetLinger().AsDuration(); asked > 0 {
-			patience = asked
-		} else if first {
-			return nil // Close resets
-		}
+	if first && s.resets() {
+		return nil // Close does
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, patience(s.asked, rtt))
 	defer cancel()
 	release := s.Guard(ctx)
 	defer release()
@@ -82,7 +89,12 @@ func explain(ctx context.Context, doing string, err error) error {
 // ResetIsTheEnd tells whether an error is the reset with which the lab wants the peer to
 // end.
 func (s *Socket) ResetIsTheEnd(err error) bool {
-	return errors.Is(err, unix.ECONNRESET) && s.asked != nil && s.asked.Linger != nil && s.asked.GetLinger().AsDuration() == 0
+	return errors.Is(err, unix.ECONNRESET) && s.resets()
+}
+
+// resets tells whether the lab wants connections to end with a reset.
+func (s *Socket) resets() bool {
+	return s.asked != nil && s.asked.Linger != nil && s.asked.GetLinger().AsDuration() == 0
 }
 
 // ReceiveFIN reads the end of the stream, and nothing before it.

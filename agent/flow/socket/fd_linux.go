@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tcplab/tcplab/agent/observe"
+	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
 
 // FD is the descriptor of a TCP socket. Its calls are the kernel's, taken up again after a signal: on a
@@ -83,6 +84,29 @@ func (fd FD) receive(p []byte, flags int) (int, error) {
 			return max(n, 0), err
 		}
 	}
+}
+
+// PrepareRead sets, of the options asked for, those that hold for one read: of so many bytes of a
+// message. Without any it does nothing.
+func (fd FD) PrepareRead(asked *tcplabv1.SocketOptions, size int) error {
+	if asked == nil {
+		return nil
+	}
+	if asked.QuickAck != nil {
+		if err := unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, flag(asked.GetQuickAck())); err != nil {
+			return fmt.Errorf("set TCP_QUICKACK: %w", err)
+		}
+	}
+	if asked.GetRcvlowat() == 0 {
+		return nil
+	}
+	// The end of a message may be less than the mark, which would then never be
+	// reached.
+	mark := min(int(asked.GetRcvlowat()), size)
+	if err := unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, mark); err != nil {
+		return fmt.Errorf("set SO_RCVLOWAT to %d: %w", mark, err)
+	}
+	return nil
 }
 
 // FinishWriting sends a FIN behind what is still to be sent. A connection that both sides have

@@ -210,26 +210,12 @@ func (s *Socket) DiscardSome(p []byte) (int, error) {
 }
 
 // prepareRead sets what holds for one read of so many bytes and returns the flag with
-// which to read.
+// which to read. Within a call that waits for all the low-water mark could not follow.
 func (s *Socket) prepareRead(size int) (all int, err error) {
-	if s.asked == nil {
-		return unix.MSG_WAITALL, nil
-	}
-	if s.asked.QuickAck != nil {
-		if err := unix.SetsockoptInt(int(s.FD), unix.IPPROTO_TCP, unix.TCP_QUICKACK, flag(s.asked.GetQuickAck())); err != nil {
-			return 0, fmt.Errorf("set TCP_QUICKACK: %w", err)
-		}
-	}
 	if s.asked.GetRcvlowat() == 0 {
-		return unix.MSG_WAITALL, nil
+		all = unix.MSG_WAITALL
 	}
-	// The end of a message may be less than the mark, which would then never be
-	// reached; and within a call that waits for all the mark could not follow.
-	mark := min(int(s.asked.GetRcvlowat()), size)
-	if err := unix.SetsockoptInt(int(s.FD), unix.SOL_SOCKET, unix.SO_RCVLOWAT, mark); err != nil {
-		return 0, fmt.Errorf("set SO_RCVLOWAT to %d: %w", mark, err)
-	}
-	return 0, nil
+	return all, s.PrepareRead(s.asked, size)
 }
 
 // FinishWriting tells the peer that no more will come. It may be called while the

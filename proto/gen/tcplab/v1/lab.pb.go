@@ -1427,12 +1427,16 @@ type Flow struct {
 	//	*Flow_Bulk
 	//	*Flow_Transaction
 	//	*Flow_Burst
+	//	*Flow_Connect
 	Kind isFlow_Kind `protobuf_oneof:"kind"`
 	// Socket options of both ends.
 	Socket *SocketOptions `protobuf:"bytes,15,opt,name=socket,proto3" json:"socket,omitempty"`
 	// When the flow begins, after the experiment's start, or after the end of all flows in
 	// `after`. Default 0.
 	Start *durationpb.Duration `protobuf:"bytes,16,opt,name=start,proto3" json:"start,omitempty"`
+	// Address of the client's node from which it connects, of the flow's family. Empty: the one of the
+	// route to the server.
+	Source string `protobuf:"bytes,17,opt,name=source,proto3" json:"source,omitempty"`
 	// Flows of the same experiment after whose end it begins, however they ended. Where
 	// one failed that may not fail the experiment stops, and this one is skipped. No flow comes
 	// after itself, not even through others.
@@ -1445,7 +1449,7 @@ type Flow struct {
 	// what it measured are there for expectations all the same. Default false: the
 	// experiment's other flows are stopped, and the trial fails.
 	MayFail bool `protobuf:"varint,22,opt,name=may_fail,json=mayFail,proto3" json:"may_fail,omitempty"`
-	// What is wrong with the server, of a bulk, transaction or burst. Default: nothing.
+	// What is wrong with the server, of a bulk, transaction, burst or connect. Default: nothing.
 	Fault         FlowFault `protobuf:"varint,25,opt,name=fault,proto3,enum=tcplab.v1.FlowFault" json:"fault,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1543,6 +1547,15 @@ func (x *Flow) GetBurst() *Burst {
 	return nil
 }
 
+func (x *Flow) GetConnect() *Connect {
+	if x != nil {
+		if x, ok := x.Kind.(*Flow_Connect); ok {
+			return x.Connect
+		}
+	}
+	return nil
+}
+
 func (x *Flow) GetSocket() *SocketOptions {
 	if x != nil {
 		return x.Socket
@@ -1555,6 +1568,13 @@ func (x *Flow) GetStart() *durationpb.Duration {
 		return x.Start
 	}
 	return nil
+}
+
+func (x *Flow) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
 }
 
 func (x *Flow) GetAfter() []string {
@@ -1595,7 +1615,7 @@ type Flow_Bulk struct {
 }
 
 type Flow_Transaction struct {
-	// Requests and replies on one open connection.
+	// Requests and replies on open connections.
 	Transaction *Transaction `protobuf:"bytes,6,opt,name=transaction,proto3,oneof"`
 }
 
@@ -1604,11 +1624,18 @@ type Flow_Burst struct {
 	Burst *Burst `protobuf:"bytes,7,opt,name=burst,proto3,oneof"`
 }
 
+type Flow_Connect struct {
+	// Many connections, each made, perhaps used, and ended.
+	Connect *Connect `protobuf:"bytes,8,opt,name=connect,proto3,oneof"`
+}
+
 func (*Flow_Bulk) isFlow_Kind() {}
 
 func (*Flow_Transaction) isFlow_Kind() {}
 
 func (*Flow_Burst) isFlow_Kind() {}
+
+func (*Flow_Connect) isFlow_Kind() {}
 
 // Bulk sends bytes from the client to the server, as fast as the connections take them unless it
 // is told slower, and ends when the server has read all of it.
@@ -2252,7 +2279,7 @@ var File_tcplab_v1_lab_proto protoreflect.FileDescriptor
 
 const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\n" +
-	"\x13tcplab/v1/lab.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x14tcplab/v1/flow.proto\x1a\x15tcplab/v1/shape.proto\x1a\x16tcplab/v1/socket.proto\"\xf4\x03\n" +
+	"\x13tcplab/v1/lab.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17tcplab/v1/connect.proto\x1a\x14tcplab/v1/flow.proto\x1a\x15tcplab/v1/shape.proto\x1a\x16tcplab/v1/socket.proto\"\xf4\x03\n" +
 	"\x03Lab\x12.\n" +
 	"\x04name\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x18(2\x11^[a-z][a-z0-9-]*$R\x04name\x12\x1e\n" +
 	"\x05title\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x05title\x129\n" +
@@ -2349,7 +2376,7 @@ const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\x05flows\x18\x02 \x03(\v2\x0f.tcplab.v1.FlowB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\x05flows\x12T\n" +
 	"\x0fsample_interval\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
 	"\"\x02\b\x012\x04\x10\xc0\x84=R\x0esampleInterval\x12C\n" +
-	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x05*\x00R\atimeout\"\xfd\x04\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x05*\x00R\atimeout\"\xce\x05\n" +
 	"\x04Flow\x12.\n" +
 	"\x04name\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x18(2\x11^[a-z][a-z0-9_]*$R\x04name\x12\x1f\n" +
 	"\x06client\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x06client\x12\x1f\n" +
@@ -2357,9 +2384,11 @@ const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\x06family\x18\x04 \x01(\x0e2\x13.tcplab.v1.IpFamilyB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06family\x12%\n" +
 	"\x04bulk\x18\x05 \x01(\v2\x0f.tcplab.v1.BulkH\x00R\x04bulk\x12:\n" +
 	"\vtransaction\x18\x06 \x01(\v2\x16.tcplab.v1.TransactionH\x00R\vtransaction\x12(\n" +
-	"\x05burst\x18\a \x01(\v2\x10.tcplab.v1.BurstH\x00R\x05burst\x120\n" +
+	"\x05burst\x18\a \x01(\v2\x10.tcplab.v1.BurstH\x00R\x05burst\x12.\n" +
+	"\aconnect\x18\b \x01(\v2\x12.tcplab.v1.ConnectH\x00R\aconnect\x120\n" +
 	"\x06socket\x18\x0f \x01(\v2\x18.tcplab.v1.SocketOptionsR\x06socket\x12?\n" +
-	"\x05start\x18\x10 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\x05start\x12%\n" +
+	"\x05start\x18\x10 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\x05start\x12\x1f\n" +
+	"\x06source\x18\x11 \x01(\tB\a\xbaH\x04r\x02\x18-R\x06source\x12%\n" +
 	"\x05after\x18\x12 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\xe8\a\"\x04r\x02\x10\x01R\x05after\x12E\n" +
 	"\bduration\x18\x15 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x05*\x00R\bduration\x12\x19\n" +
 	"\bmay_fail\x18\x16 \x01(\bR\amayFail\x124\n" +
@@ -2511,12 +2540,13 @@ var file_tcplab_v1_lab_proto_goTypes = []any{
 	(QueueDiscipline)(0),         // 31: tcplab.v1.QueueDiscipline
 	(*RandomEarlyDetection)(nil), // 32: tcplab.v1.RandomEarlyDetection
 	(*Burst)(nil),                // 33: tcplab.v1.Burst
-	(FlowFault)(0),               // 34: tcplab.v1.FlowFault
-	(*RateStep)(nil),             // 35: tcplab.v1.RateStep
-	(*Steady)(nil),               // 36: tcplab.v1.Steady
-	(*KeepAlive)(nil),            // 37: tcplab.v1.KeepAlive
-	(*PortRange)(nil),            // 38: tcplab.v1.PortRange
-	(*structpb.Value)(nil),       // 39: google.protobuf.Value
+	(*Connect)(nil),              // 34: tcplab.v1.Connect
+	(FlowFault)(0),               // 35: tcplab.v1.FlowFault
+	(*RateStep)(nil),             // 36: tcplab.v1.RateStep
+	(*Steady)(nil),               // 37: tcplab.v1.Steady
+	(*KeepAlive)(nil),            // 38: tcplab.v1.KeepAlive
+	(*PortRange)(nil),            // 39: tcplab.v1.PortRange
+	(*structpb.Value)(nil),       // 40: google.protobuf.Value
 }
 var file_tcplab_v1_lab_proto_depIdxs = []int32{
 	21, // 0: tcplab.v1.Lab.point:type_name -> tcplab.v1.Lab.PointEntry
@@ -2564,27 +2594,28 @@ var file_tcplab_v1_lab_proto_depIdxs = []int32{
 	17, // 42: tcplab.v1.Flow.bulk:type_name -> tcplab.v1.Bulk
 	18, // 43: tcplab.v1.Flow.transaction:type_name -> tcplab.v1.Transaction
 	33, // 44: tcplab.v1.Flow.burst:type_name -> tcplab.v1.Burst
-	19, // 45: tcplab.v1.Flow.socket:type_name -> tcplab.v1.SocketOptions
-	24, // 46: tcplab.v1.Flow.start:type_name -> google.protobuf.Duration
-	24, // 47: tcplab.v1.Flow.duration:type_name -> google.protobuf.Duration
-	34, // 48: tcplab.v1.Flow.fault:type_name -> tcplab.v1.FlowFault
-	24, // 49: tcplab.v1.Bulk.duration:type_name -> google.protobuf.Duration
-	35, // 50: tcplab.v1.Bulk.rate_schedule:type_name -> tcplab.v1.RateStep
-	36, // 51: tcplab.v1.Bulk.steady:type_name -> tcplab.v1.Steady
-	24, // 52: tcplab.v1.Transaction.think_time:type_name -> google.protobuf.Duration
-	24, // 53: tcplab.v1.Transaction.server_time:type_name -> google.protobuf.Duration
-	35, // 54: tcplab.v1.Transaction.rate_schedule:type_name -> tcplab.v1.RateStep
-	37, // 55: tcplab.v1.SocketOptions.keep_alive:type_name -> tcplab.v1.KeepAlive
-	24, // 56: tcplab.v1.SocketOptions.user_timeout:type_name -> google.protobuf.Duration
-	24, // 57: tcplab.v1.SocketOptions.linger:type_name -> google.protobuf.Duration
-	38, // 58: tcplab.v1.SocketOptions.local_ports:type_name -> tcplab.v1.PortRange
-	4,  // 59: tcplab.v1.Expectation.over:type_name -> tcplab.v1.Over
-	39, // 60: tcplab.v1.Lab.PointEntry.value:type_name -> google.protobuf.Value
-	61, // [61:61] is the sub-list for method output_type
-	61, // [61:61] is the sub-list for method input_type
-	61, // [61:61] is the sub-list for extension type_name
-	61, // [61:61] is the sub-list for extension extendee
-	0,  // [0:61] is the sub-list for field type_name
+	34, // 45: tcplab.v1.Flow.connect:type_name -> tcplab.v1.Connect
+	19, // 46: tcplab.v1.Flow.socket:type_name -> tcplab.v1.SocketOptions
+	24, // 47: tcplab.v1.Flow.start:type_name -> google.protobuf.Duration
+	24, // 48: tcplab.v1.Flow.duration:type_name -> google.protobuf.Duration
+	35, // 49: tcplab.v1.Flow.fault:type_name -> tcplab.v1.FlowFault
+	24, // 50: tcplab.v1.Bulk.duration:type_name -> google.protobuf.Duration
+	36, // 51: tcplab.v1.Bulk.rate_schedule:type_name -> tcplab.v1.RateStep
+	37, // 52: tcplab.v1.Bulk.steady:type_name -> tcplab.v1.Steady
+	24, // 53: tcplab.v1.Transaction.think_time:type_name -> google.protobuf.Duration
+	24, // 54: tcplab.v1.Transaction.server_time:type_name -> google.protobuf.Duration
+	36, // 55: tcplab.v1.Transaction.rate_schedule:type_name -> tcplab.v1.RateStep
+	38, // 56: tcplab.v1.SocketOptions.keep_alive:type_name -> tcplab.v1.KeepAlive
+	24, // 57: tcplab.v1.SocketOptions.user_timeout:type_name -> google.protobuf.Duration
+	24, // 58: tcplab.v1.SocketOptions.linger:type_name -> google.protobuf.Duration
+	39, // 59: tcplab.v1.SocketOptions.local_ports:type_name -> tcplab.v1.PortRange
+	4,  // 60: tcplab.v1.Expectation.over:type_name -> tcplab.v1.Over
+	40, // 61: tcplab.v1.Lab.PointEntry.value:type_name -> google.protobuf.Value
+	62, // [62:62] is the sub-list for method output_type
+	62, // [62:62] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_lab_proto_init() }
@@ -2592,6 +2623,7 @@ func file_tcplab_v1_lab_proto_init() {
 	if File_tcplab_v1_lab_proto != nil {
 		return
 	}
+	file_tcplab_v1_connect_proto_init()
 	file_tcplab_v1_flow_proto_init()
 	file_tcplab_v1_shape_proto_init()
 	file_tcplab_v1_socket_proto_init()
@@ -2604,6 +2636,7 @@ func file_tcplab_v1_lab_proto_init() {
 		(*Flow_Bulk)(nil),
 		(*Flow_Transaction)(nil),
 		(*Flow_Burst)(nil),
+		(*Flow_Connect)(nil),
 	}
 	file_tcplab_v1_lab_proto_msgTypes[12].OneofWrappers = []any{
 		(*Bulk_Bytes)(nil),

@@ -841,17 +841,18 @@ type FlowResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The flow's name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// "bulk", "transaction" or "burst".
+	// "bulk", "transaction", "burst" or "connect".
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	// The end that connected.
 	Client *FlowEnd `protobuf:"bytes,3,opt,name=client,proto3" json:"client,omitempty"`
 	// The end that listened.
 	Server *FlowEnd `protobuf:"bytes,4,opt,name=server,proto3" json:"server,omitempty"`
-	// Time from connect(2) to its completion, of each connection.
+	// Time from connect(2) to its completion, of each connection that was made.
 	Connect *LatencySummary `protobuf:"bytes,5,opt,name=connect,proto3" json:"connect,omitempty"`
 	// Latency of each transaction; of a bulk flow from its first write until
 	// the last byte was acknowledged; of each write of a burst until the server had
-	// read its last byte.
+	// read its last byte; of each connection of a connect flow, from when it was begun, or at a rate
+	// due, to its last reply, or its handshake's end where there are no requests.
 	Latency *LatencySummary `protobuf:"bytes,6,opt,name=latency,proto3" json:"latency,omitempty"`
 	// Bytes of the direction that the flow exists for (bulk: client to server;
 	// transaction: replies), in bit/s from the connection's start (connect) to the last byte read.
@@ -864,13 +865,15 @@ type FlowResult struct {
 	Error string `protobuf:"bytes,10,opt,name=error,proto3" json:"error,omitempty"`
 	// Each write of a burst, in their order.
 	Writes []*WriteTiming `protobuf:"bytes,11,rep,name=writes,proto3" json:"writes,omitempty"`
-	// Latency of each transaction of an open loop from when it in fact began, as a closed loop
+	// Latency of each transaction, or connection, of an open loop from when it in fact began, as a closed loop
 	// would count it: it leaves out how long a request waited for the ones before
 	// (coordinated omission). Unset for all other flows.
 	Uncorrected *LatencySummary `protobuf:"bytes,12,opt,name=uncorrected,proto3" json:"uncorrected,omitempty"`
 	// How it ended, in one word: `error` says more. Expectations see it in lower case
 	// ("refused"). Whatever it is, the result has what was measured until then.
 	Outcome FlowOutcome `protobuf:"varint,13,opt,name=outcome,proto3,enum=tcplab.v1.FlowOutcome" json:"outcome,omitempty"`
+	// What became of the connections of a connect flow; unset for all other flows.
+	Connections *Connections `protobuf:"bytes,14,opt,name=connections,proto3" json:"connections,omitempty"`
 	// Each connection of a bulk with several streams, in the form of a flow of its own: its error
 	// and outcome, its ends, its own goodput. `client` and `server` of the flow then have the
 	// sums of bytes, and no TCP_INFO and series, which are a connection's.
@@ -1002,6 +1005,13 @@ func (x *FlowResult) GetOutcome() FlowOutcome {
 	return FlowOutcome_FLOW_OUTCOME_UNSPECIFIED
 }
 
+func (x *FlowResult) GetConnections() *Connections {
+	if x != nil {
+		return x.Connections
+	}
+	return nil
+}
+
 func (x *FlowResult) GetStreams() []*FlowResult {
 	if x != nil {
 		return x.Streams
@@ -1118,6 +1128,308 @@ func (x *BulkResult) GetZerocopyCopied() uint64 {
 	return 0
 }
 
+// Connections is what became of the connections of a connect flow.
+type Connections struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Connections that the client began: calls of connect(2), and sockets that could not even be made.
+	Attempted uint64 `protobuf:"varint,1,opt,name=attempted,proto3" json:"attempted,omitempty"`
+	// Handshakes that the client saw completed.
+	Made uint64 `protobuf:"varint,2,opt,name=made,proto3" json:"made,omitempty"`
+	// Connections that did all they should, as the client saw it: each request answered, and
+	// ended as asked.
+	Completed uint64 `protobuf:"varint,3,opt,name=completed,proto3" json:"completed,omitempty"`
+	// Connections that failed, before or after their handshake: the sum of `errors`.
+	Failed uint64 `protobuf:"varint,4,opt,name=failed,proto3" json:"failed,omitempty"`
+	// Connections that were under way when the flow was stopped.
+	Unfinished uint64 `protobuf:"varint,5,opt,name=unfinished,proto3" json:"unfinished,omitempty"`
+	// Connections that the server accepted. Equal to `made` unless some were reset before the
+	// server came to them.
+	Accepted uint64 `protobuf:"varint,6,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	// Connections that did all they should, as the server saw it.
+	Served uint64 `protobuf:"varint,7,opt,name=served,proto3" json:"served,omitempty"`
+	// Handshakes completed a second, from the first connect(2) to the last handshake's end.
+	Rate float64 `protobuf:"fixed64,8,opt,name=rate,proto3" json:"rate,omitempty"`
+	// Most connections that were under way at once at the client.
+	Peak uint32 `protobuf:"varint,9,opt,name=peak,proto3" json:"peak,omitempty"`
+	// Latency of each request, from its first write to the last byte of its reply.
+	Request *LatencySummary `protobuf:"bytes,10,opt,name=request,proto3" json:"request,omitempty"`
+	// Why connections failed at the client. In expectations also flow.NAME.errors.
+	Errors *ConnectionErrors `protobuf:"bytes,11,opt,name=errors,proto3" json:"errors,omitempty"`
+	// Why connections failed at the server.
+	ServerErrors *ConnectionErrors `protobuf:"bytes,12,opt,name=server_errors,json=serverErrors,proto3" json:"server_errors,omitempty"`
+	// Connections, of either end, that did all they should and were reset at last, as the exchange of
+	// FINs took too long (SocketOptions.linger).
+	Disorderly    uint64 `protobuf:"varint,13,opt,name=disorderly,proto3" json:"disorderly,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Connections) Reset() {
+	*x = Connections{}
+	mi := &file_tcplab_v1_trial_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Connections) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Connections) ProtoMessage() {}
+
+func (x *Connections) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_trial_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Connections.ProtoReflect.Descriptor instead.
+func (*Connections) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Connections) GetAttempted() uint64 {
+	if x != nil {
+		return x.Attempted
+	}
+	return 0
+}
+
+func (x *Connections) GetMade() uint64 {
+	if x != nil {
+		return x.Made
+	}
+	return 0
+}
+
+func (x *Connections) GetCompleted() uint64 {
+	if x != nil {
+		return x.Completed
+	}
+	return 0
+}
+
+func (x *Connections) GetFailed() uint64 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *Connections) GetUnfinished() uint64 {
+	if x != nil {
+		return x.Unfinished
+	}
+	return 0
+}
+
+func (x *Connections) GetAccepted() uint64 {
+	if x != nil {
+		return x.Accepted
+	}
+	return 0
+}
+
+func (x *Connections) GetServed() uint64 {
+	if x != nil {
+		return x.Served
+	}
+	return 0
+}
+
+func (x *Connections) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *Connections) GetPeak() uint32 {
+	if x != nil {
+		return x.Peak
+	}
+	return 0
+}
+
+func (x *Connections) GetRequest() *LatencySummary {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *Connections) GetErrors() *ConnectionErrors {
+	if x != nil {
+		return x.Errors
+	}
+	return nil
+}
+
+func (x *Connections) GetServerErrors() *ConnectionErrors {
+	if x != nil {
+		return x.ServerErrors
+	}
+	return nil
+}
+
+func (x *Connections) GetDisorderly() uint64 {
+	if x != nil {
+		return x.Disorderly
+	}
+	return 0
+}
+
+// ConnectionErrors counts failed connections by what failed them.
+type ConnectionErrors struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All of them.
+	Total uint64 `protobuf:"varint,1,opt,name=total,proto3" json:"total,omitempty"`
+	// Nobody listens: ECONNREFUSED.
+	Refused uint64 `protobuf:"varint,2,opt,name=refused,proto3" json:"refused,omitempty"`
+	// Reset, though nobody asked for it: ECONNRESET, EPIPE.
+	Reset_ uint64 `protobuf:"varint,3,opt,name=reset,proto3" json:"reset,omitempty"`
+	// No answer in time: ETIMEDOUT, or `connect_timeout` was over.
+	TimedOut uint64 `protobuf:"varint,4,opt,name=timed_out,json=timedOut,proto3" json:"timed_out,omitempty"`
+	// No local port is left to connect from: EADDRNOTAVAIL.
+	AddressNotAvailable uint64 `protobuf:"varint,5,opt,name=address_not_available,json=addressNotAvailable,proto3" json:"address_not_available,omitempty"`
+	// The local address and port are taken: EADDRINUSE.
+	AddressInUse uint64 `protobuf:"varint,6,opt,name=address_in_use,json=addressInUse,proto3" json:"address_in_use,omitempty"`
+	// No route, or a router said so: ENETUNREACH, ENETDOWN.
+	NetworkUnreachable uint64 `protobuf:"varint,7,opt,name=network_unreachable,json=networkUnreachable,proto3" json:"network_unreachable,omitempty"`
+	// A router said so: EHOSTUNREACH, EHOSTDOWN.
+	HostUnreachable uint64 `protobuf:"varint,8,opt,name=host_unreachable,json=hostUnreachable,proto3" json:"host_unreachable,omitempty"`
+	// No descriptor is left: EMFILE, ENFILE.
+	TooManyFiles uint64 `protobuf:"varint,9,opt,name=too_many_files,json=tooManyFiles,proto3" json:"too_many_files,omitempty"`
+	// The peer ended the connection in order, and too early.
+	EndedEarly uint64 `protobuf:"varint,10,opt,name=ended_early,json=endedEarly,proto3" json:"ended_early,omitempty"`
+	// The peer sent more than was agreed.
+	TooMuch uint64 `protobuf:"varint,11,opt,name=too_much,json=tooMuch,proto3" json:"too_much,omitempty"`
+	// Anything else.
+	Other         uint64 `protobuf:"varint,12,opt,name=other,proto3" json:"other,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectionErrors) Reset() {
+	*x = ConnectionErrors{}
+	mi := &file_tcplab_v1_trial_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectionErrors) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectionErrors) ProtoMessage() {}
+
+func (x *ConnectionErrors) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_trial_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectionErrors.ProtoReflect.Descriptor instead.
+func (*ConnectionErrors) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ConnectionErrors) GetTotal() uint64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *ConnectionErrors) GetRefused() uint64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+func (x *ConnectionErrors) GetReset_() uint64 {
+	if x != nil {
+		return x.Reset_
+	}
+	return 0
+}
+
+func (x *ConnectionErrors) GetTimedOut() uint64 {
+	if x != nil {
+		return x.TimedOut
+	}
+	return 0
+}
+
+func (x *ConnectionErrors) GetAddressNotAvailable() uint64 {
+	if x != nil {
+		return x.AddressNotAvailable
+	}
+	return 0
+}
+
+func (x *ConnectionErrors) GetAddressInUse() uint64 {
+	if x != nil {
+		return x.AddressInUse
+	}
+	return 0
+}
+
+func (x *ConnectionErrors) GetNetworkUnreachable() uint64 {
+	if x != nil {
+		return x.NetworkUnreachable
+	}
+	return 0
+}
+
+func (x *ConnectionErrors) GetHostUnreachable() uint64 {
+	if x != nil {
+		return x.HostUnreachable
+	}
+	return 0
+}
+
+func (x *ConnectionErrors) GetTooManyFiles() uint64 {
+	if x != nil {
+		return x.TooManyFiles
+	}
+	return 0
+}
+
+func (x *ConnectionErrors) GetEndedEarly() uint64 {
+	if x != nil {
+		return x.EndedEarly
+	}
+	return 0
+}
+
+func (x *ConnectionErrors) GetTooMuch() uint64 {
+	if x != nil {
+		return x.TooMuch
+	}
+	return 0
+}
+
+func (x *ConnectionErrors) GetOther() uint64 {
+	if x != nil {
+		return x.Other
+	}
+	return 0
+}
+
 // WriteTiming is one write of a burst, at both ends. Times count from when the client
 // called connect(2); those of the server are by its own clock.
 type WriteTiming struct {
@@ -1138,7 +1450,7 @@ type WriteTiming struct {
 
 func (x *WriteTiming) Reset() {
 	*x = WriteTiming{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[8]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1150,7 +1462,7 @@ func (x *WriteTiming) String() string {
 func (*WriteTiming) ProtoMessage() {}
 
 func (x *WriteTiming) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[8]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1163,7 +1475,7 @@ func (x *WriteTiming) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteTiming.ProtoReflect.Descriptor instead.
 func (*WriteTiming) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{8}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *WriteTiming) GetBytes() uint64 {
@@ -1224,7 +1536,7 @@ type LatencySummary struct {
 
 func (x *LatencySummary) Reset() {
 	*x = LatencySummary{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[9]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1236,7 +1548,7 @@ func (x *LatencySummary) String() string {
 func (*LatencySummary) ProtoMessage() {}
 
 func (x *LatencySummary) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[9]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1249,7 +1561,7 @@ func (x *LatencySummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencySummary.ProtoReflect.Descriptor instead.
 func (*LatencySummary) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{9}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LatencySummary) GetCount() uint32 {
@@ -1329,7 +1641,7 @@ type FlowEnd struct {
 
 func (x *FlowEnd) Reset() {
 	*x = FlowEnd{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[10]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1341,7 +1653,7 @@ func (x *FlowEnd) String() string {
 func (*FlowEnd) ProtoMessage() {}
 
 func (x *FlowEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[10]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1354,7 +1666,7 @@ func (x *FlowEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowEnd.ProtoReflect.Descriptor instead.
 func (*FlowEnd) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{10}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *FlowEnd) GetNode() string {
@@ -1428,7 +1740,7 @@ type CwndChange struct {
 
 func (x *CwndChange) Reset() {
 	*x = CwndChange{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[11]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1440,7 +1752,7 @@ func (x *CwndChange) String() string {
 func (*CwndChange) ProtoMessage() {}
 
 func (x *CwndChange) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[11]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1453,7 +1765,7 @@ func (x *CwndChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CwndChange.ProtoReflect.Descriptor instead.
 func (*CwndChange) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{11}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CwndChange) GetAt() *durationpb.Duration {
@@ -1550,7 +1862,7 @@ type TcpInfo struct {
 
 func (x *TcpInfo) Reset() {
 	*x = TcpInfo{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[12]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1562,7 +1874,7 @@ func (x *TcpInfo) String() string {
 func (*TcpInfo) ProtoMessage() {}
 
 func (x *TcpInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[12]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1575,7 +1887,7 @@ func (x *TcpInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpInfo.ProtoReflect.Descriptor instead.
 func (*TcpInfo) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{12}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *TcpInfo) GetState() uint32 {
@@ -1811,7 +2123,7 @@ type NodeCounters struct {
 
 func (x *NodeCounters) Reset() {
 	*x = NodeCounters{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[13]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1823,7 +2135,7 @@ func (x *NodeCounters) String() string {
 func (*NodeCounters) ProtoMessage() {}
 
 func (x *NodeCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[13]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1836,7 +2148,7 @@ func (x *NodeCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeCounters.ProtoReflect.Descriptor instead.
 func (*NodeCounters) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{13}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *NodeCounters) GetNode() string {
@@ -1868,7 +2180,7 @@ type Artifact struct {
 
 func (x *Artifact) Reset() {
 	*x = Artifact{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[14]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1880,7 +2192,7 @@ func (x *Artifact) String() string {
 func (*Artifact) ProtoMessage() {}
 
 func (x *Artifact) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[14]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1893,7 +2205,7 @@ func (x *Artifact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Artifact.ProtoReflect.Descriptor instead.
 func (*Artifact) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{14}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Artifact) GetName() string {
@@ -1978,7 +2290,7 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\treordered\x18\n" +
 	" \x01(\x04R\treordered\x12\x14\n" +
 	"\x05early\x18\v \x01(\x04R\x05early\x12\x16\n" +
-	"\x06queued\x18\f \x01(\rR\x06queued\"\xe3\x04\n" +
+	"\x06queued\x18\f \x01(\rR\x06queued\"\x9d\x05\n" +
 	"\n" +
 	"FlowResult\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
@@ -1995,7 +2307,8 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	" \x01(\tR\x05error\x12.\n" +
 	"\x06writes\x18\v \x03(\v2\x16.tcplab.v1.WriteTimingR\x06writes\x12;\n" +
 	"\vuncorrected\x18\f \x01(\v2\x19.tcplab.v1.LatencySummaryR\vuncorrected\x120\n" +
-	"\aoutcome\x18\r \x01(\x0e2\x16.tcplab.v1.FlowOutcomeR\aoutcome\x12/\n" +
+	"\aoutcome\x18\r \x01(\x0e2\x16.tcplab.v1.FlowOutcomeR\aoutcome\x128\n" +
+	"\vconnections\x18\x0e \x01(\v2\x16.tcplab.v1.ConnectionsR\vconnections\x12/\n" +
 	"\astreams\x18\x12 \x03(\v2\x15.tcplab.v1.FlowResultR\astreams\x12)\n" +
 	"\x04bulk\x18\x19 \x01(\v2\x15.tcplab.v1.BulkResultR\x04bulk\"\x99\x02\n" +
 	"\n" +
@@ -2007,7 +2320,41 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\x10steady_variation\x18\x04 \x01(\x01R\x0fsteadyVariation\x126\n" +
 	"\tsteady_at\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\bsteadyAt\x12%\n" +
 	"\x0ezerocopy_sends\x18\x06 \x01(\x04R\rzerocopySends\x12'\n" +
-	"\x0fzerocopy_copied\x18\a \x01(\x04R\x0ezerocopyCopied\"\xe9\x01\n" +
+	"\x0fzerocopy_copied\x18\a \x01(\x04R\x0ezerocopyCopied\"\xbd\x03\n" +
+	"\vConnections\x12\x1c\n" +
+	"\tattempted\x18\x01 \x01(\x04R\tattempted\x12\x12\n" +
+	"\x04made\x18\x02 \x01(\x04R\x04made\x12\x1c\n" +
+	"\tcompleted\x18\x03 \x01(\x04R\tcompleted\x12\x16\n" +
+	"\x06failed\x18\x04 \x01(\x04R\x06failed\x12\x1e\n" +
+	"\n" +
+	"unfinished\x18\x05 \x01(\x04R\n" +
+	"unfinished\x12\x1a\n" +
+	"\baccepted\x18\x06 \x01(\x04R\baccepted\x12\x16\n" +
+	"\x06served\x18\a \x01(\x04R\x06served\x12\x12\n" +
+	"\x04rate\x18\b \x01(\x01R\x04rate\x12\x12\n" +
+	"\x04peak\x18\t \x01(\rR\x04peak\x123\n" +
+	"\arequest\x18\n" +
+	" \x01(\v2\x19.tcplab.v1.LatencySummaryR\arequest\x123\n" +
+	"\x06errors\x18\v \x01(\v2\x1b.tcplab.v1.ConnectionErrorsR\x06errors\x12@\n" +
+	"\rserver_errors\x18\f \x01(\v2\x1b.tcplab.v1.ConnectionErrorsR\fserverErrors\x12\x1e\n" +
+	"\n" +
+	"disorderly\x18\r \x01(\x04R\n" +
+	"disorderly\"\xa3\x03\n" +
+	"\x10ConnectionErrors\x12\x14\n" +
+	"\x05total\x18\x01 \x01(\x04R\x05total\x12\x18\n" +
+	"\arefused\x18\x02 \x01(\x04R\arefused\x12\x14\n" +
+	"\x05reset\x18\x03 \x01(\x04R\x05reset\x12\x1b\n" +
+	"\ttimed_out\x18\x04 \x01(\x04R\btimedOut\x122\n" +
+	"\x15address_not_available\x18\x05 \x01(\x04R\x13addressNotAvailable\x12$\n" +
+	"\x0eaddress_in_use\x18\x06 \x01(\x04R\faddressInUse\x12/\n" +
+	"\x13network_unreachable\x18\a \x01(\x04R\x12networkUnreachable\x12)\n" +
+	"\x10host_unreachable\x18\b \x01(\x04R\x0fhostUnreachable\x12$\n" +
+	"\x0etoo_many_files\x18\t \x01(\x04R\ftooManyFiles\x12\x1f\n" +
+	"\vended_early\x18\n" +
+	" \x01(\x04R\n" +
+	"endedEarly\x12\x19\n" +
+	"\btoo_much\x18\v \x01(\x04R\atooMuch\x12\x14\n" +
+	"\x05other\x18\f \x01(\x04R\x05other\"\xe9\x01\n" +
 	"\vWriteTiming\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\x12)\n" +
 	"\x02at\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x02at\x123\n" +
@@ -2132,7 +2479,7 @@ func file_tcplab_v1_trial_proto_rawDescGZIP() []byte {
 }
 
 var file_tcplab_v1_trial_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_tcplab_v1_trial_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_tcplab_v1_trial_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_tcplab_v1_trial_proto_goTypes = []any{
 	(LinkVerdict)(0),              // 0: tcplab.v1.LinkVerdict
 	(LinkDirection)(0),            // 1: tcplab.v1.LinkDirection
@@ -2145,80 +2492,86 @@ var file_tcplab_v1_trial_proto_goTypes = []any{
 	(*LinkCounters)(nil),          // 8: tcplab.v1.LinkCounters
 	(*FlowResult)(nil),            // 9: tcplab.v1.FlowResult
 	(*BulkResult)(nil),            // 10: tcplab.v1.BulkResult
-	(*WriteTiming)(nil),           // 11: tcplab.v1.WriteTiming
-	(*LatencySummary)(nil),        // 12: tcplab.v1.LatencySummary
-	(*FlowEnd)(nil),               // 13: tcplab.v1.FlowEnd
-	(*CwndChange)(nil),            // 14: tcplab.v1.CwndChange
-	(*TcpInfo)(nil),               // 15: tcplab.v1.TcpInfo
-	(*NodeCounters)(nil),          // 16: tcplab.v1.NodeCounters
-	(*Artifact)(nil),              // 17: tcplab.v1.Artifact
-	nil,                           // 18: tcplab.v1.NodeCounters.ValuesEntry
-	(*Kernel)(nil),                // 19: tcplab.v1.Kernel
-	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
-	(Engine)(0),                   // 22: tcplab.v1.Engine
-	(*Shape)(nil),                 // 23: tcplab.v1.Shape
-	(*SocketOptions)(nil),         // 24: tcplab.v1.SocketOptions
+	(*Connections)(nil),           // 11: tcplab.v1.Connections
+	(*ConnectionErrors)(nil),      // 12: tcplab.v1.ConnectionErrors
+	(*WriteTiming)(nil),           // 13: tcplab.v1.WriteTiming
+	(*LatencySummary)(nil),        // 14: tcplab.v1.LatencySummary
+	(*FlowEnd)(nil),               // 15: tcplab.v1.FlowEnd
+	(*CwndChange)(nil),            // 16: tcplab.v1.CwndChange
+	(*TcpInfo)(nil),               // 17: tcplab.v1.TcpInfo
+	(*NodeCounters)(nil),          // 18: tcplab.v1.NodeCounters
+	(*Artifact)(nil),              // 19: tcplab.v1.Artifact
+	nil,                           // 20: tcplab.v1.NodeCounters.ValuesEntry
+	(*Kernel)(nil),                // 21: tcplab.v1.Kernel
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
+	(Engine)(0),                   // 24: tcplab.v1.Engine
+	(*Shape)(nil),                 // 25: tcplab.v1.Shape
+	(*SocketOptions)(nil),         // 26: tcplab.v1.SocketOptions
 }
 var file_tcplab_v1_trial_proto_depIdxs = []int32{
 	4,  // 0: tcplab.v1.TrialResult.links:type_name -> tcplab.v1.LinkReport
 	9,  // 1: tcplab.v1.TrialResult.flows:type_name -> tcplab.v1.FlowResult
-	16, // 2: tcplab.v1.TrialResult.counters:type_name -> tcplab.v1.NodeCounters
-	19, // 3: tcplab.v1.TrialResult.kernel:type_name -> tcplab.v1.Kernel
-	17, // 4: tcplab.v1.TrialResult.artifacts:type_name -> tcplab.v1.Artifact
-	20, // 5: tcplab.v1.TrialResult.start_time:type_name -> google.protobuf.Timestamp
-	21, // 6: tcplab.v1.TrialResult.elapsed:type_name -> google.protobuf.Duration
+	18, // 2: tcplab.v1.TrialResult.counters:type_name -> tcplab.v1.NodeCounters
+	21, // 3: tcplab.v1.TrialResult.kernel:type_name -> tcplab.v1.Kernel
+	19, // 4: tcplab.v1.TrialResult.artifacts:type_name -> tcplab.v1.Artifact
+	22, // 5: tcplab.v1.TrialResult.start_time:type_name -> google.protobuf.Timestamp
+	23, // 6: tcplab.v1.TrialResult.elapsed:type_name -> google.protobuf.Duration
 	1,  // 7: tcplab.v1.LinkReport.direction:type_name -> tcplab.v1.LinkDirection
-	22, // 8: tcplab.v1.LinkReport.engine:type_name -> tcplab.v1.Engine
-	23, // 9: tcplab.v1.LinkReport.spec:type_name -> tcplab.v1.Shape
+	24, // 8: tcplab.v1.LinkReport.engine:type_name -> tcplab.v1.Engine
+	25, // 9: tcplab.v1.LinkReport.spec:type_name -> tcplab.v1.Shape
 	7,  // 10: tcplab.v1.LinkReport.measured:type_name -> tcplab.v1.LinkMeasurement
 	0,  // 11: tcplab.v1.LinkReport.verdict:type_name -> tcplab.v1.LinkVerdict
 	8,  // 12: tcplab.v1.LinkReport.counters:type_name -> tcplab.v1.LinkCounters
-	23, // 13: tcplab.v1.LinkReport.applied:type_name -> tcplab.v1.Shape
+	25, // 13: tcplab.v1.LinkReport.applied:type_name -> tcplab.v1.Shape
 	5,  // 14: tcplab.v1.LinkReport.lateness:type_name -> tcplab.v1.LinkLateness
-	12, // 15: tcplab.v1.LinkLateness.summary:type_name -> tcplab.v1.LatencySummary
+	14, // 15: tcplab.v1.LinkLateness.summary:type_name -> tcplab.v1.LatencySummary
 	6,  // 16: tcplab.v1.LinkLateness.buckets:type_name -> tcplab.v1.LatenessBucket
-	21, // 17: tcplab.v1.LatenessBucket.upper:type_name -> google.protobuf.Duration
-	21, // 18: tcplab.v1.LinkMeasurement.delay:type_name -> google.protobuf.Duration
-	21, // 19: tcplab.v1.LinkMeasurement.jitter:type_name -> google.protobuf.Duration
-	13, // 20: tcplab.v1.FlowResult.client:type_name -> tcplab.v1.FlowEnd
-	13, // 21: tcplab.v1.FlowResult.server:type_name -> tcplab.v1.FlowEnd
-	12, // 22: tcplab.v1.FlowResult.connect:type_name -> tcplab.v1.LatencySummary
-	12, // 23: tcplab.v1.FlowResult.latency:type_name -> tcplab.v1.LatencySummary
-	11, // 24: tcplab.v1.FlowResult.writes:type_name -> tcplab.v1.WriteTiming
-	12, // 25: tcplab.v1.FlowResult.uncorrected:type_name -> tcplab.v1.LatencySummary
+	23, // 17: tcplab.v1.LatenessBucket.upper:type_name -> google.protobuf.Duration
+	23, // 18: tcplab.v1.LinkMeasurement.delay:type_name -> google.protobuf.Duration
+	23, // 19: tcplab.v1.LinkMeasurement.jitter:type_name -> google.protobuf.Duration
+	15, // 20: tcplab.v1.FlowResult.client:type_name -> tcplab.v1.FlowEnd
+	15, // 21: tcplab.v1.FlowResult.server:type_name -> tcplab.v1.FlowEnd
+	14, // 22: tcplab.v1.FlowResult.connect:type_name -> tcplab.v1.LatencySummary
+	14, // 23: tcplab.v1.FlowResult.latency:type_name -> tcplab.v1.LatencySummary
+	13, // 24: tcplab.v1.FlowResult.writes:type_name -> tcplab.v1.WriteTiming
+	14, // 25: tcplab.v1.FlowResult.uncorrected:type_name -> tcplab.v1.LatencySummary
 	2,  // 26: tcplab.v1.FlowResult.outcome:type_name -> tcplab.v1.FlowOutcome
-	9,  // 27: tcplab.v1.FlowResult.streams:type_name -> tcplab.v1.FlowResult
-	10, // 28: tcplab.v1.FlowResult.bulk:type_name -> tcplab.v1.BulkResult
-	21, // 29: tcplab.v1.BulkResult.steady_at:type_name -> google.protobuf.Duration
-	21, // 30: tcplab.v1.WriteTiming.at:type_name -> google.protobuf.Duration
-	21, // 31: tcplab.v1.WriteTiming.blocked:type_name -> google.protobuf.Duration
-	21, // 32: tcplab.v1.WriteTiming.first:type_name -> google.protobuf.Duration
-	21, // 33: tcplab.v1.WriteTiming.latency:type_name -> google.protobuf.Duration
-	21, // 34: tcplab.v1.LatencySummary.min:type_name -> google.protobuf.Duration
-	21, // 35: tcplab.v1.LatencySummary.mean:type_name -> google.protobuf.Duration
-	21, // 36: tcplab.v1.LatencySummary.p50:type_name -> google.protobuf.Duration
-	21, // 37: tcplab.v1.LatencySummary.p90:type_name -> google.protobuf.Duration
-	21, // 38: tcplab.v1.LatencySummary.p99:type_name -> google.protobuf.Duration
-	21, // 39: tcplab.v1.LatencySummary.max:type_name -> google.protobuf.Duration
-	15, // 40: tcplab.v1.FlowEnd.tcp_info:type_name -> tcplab.v1.TcpInfo
-	14, // 41: tcplab.v1.FlowEnd.cwnd_series:type_name -> tcplab.v1.CwndChange
-	24, // 42: tcplab.v1.FlowEnd.socket:type_name -> tcplab.v1.SocketOptions
-	21, // 43: tcplab.v1.CwndChange.at:type_name -> google.protobuf.Duration
-	21, // 44: tcplab.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
-	21, // 45: tcplab.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
-	21, // 46: tcplab.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
-	21, // 47: tcplab.v1.TcpInfo.rttvar:type_name -> google.protobuf.Duration
-	21, // 48: tcplab.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
-	21, // 49: tcplab.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
-	21, // 50: tcplab.v1.TcpInfo.rwnd_limited:type_name -> google.protobuf.Duration
-	21, // 51: tcplab.v1.TcpInfo.sndbuf_limited:type_name -> google.protobuf.Duration
-	18, // 52: tcplab.v1.NodeCounters.values:type_name -> tcplab.v1.NodeCounters.ValuesEntry
-	53, // [53:53] is the sub-list for method output_type
-	53, // [53:53] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	11, // 27: tcplab.v1.FlowResult.connections:type_name -> tcplab.v1.Connections
+	9,  // 28: tcplab.v1.FlowResult.streams:type_name -> tcplab.v1.FlowResult
+	10, // 29: tcplab.v1.FlowResult.bulk:type_name -> tcplab.v1.BulkResult
+	23, // 30: tcplab.v1.BulkResult.steady_at:type_name -> google.protobuf.Duration
+	14, // 31: tcplab.v1.Connections.request:type_name -> tcplab.v1.LatencySummary
+	12, // 32: tcplab.v1.Connections.errors:type_name -> tcplab.v1.ConnectionErrors
+	12, // 33: tcplab.v1.Connections.server_errors:type_name -> tcplab.v1.ConnectionErrors
+	23, // 34: tcplab.v1.WriteTiming.at:type_name -> google.protobuf.Duration
+	23, // 35: tcplab.v1.WriteTiming.blocked:type_name -> google.protobuf.Duration
+	23, // 36: tcplab.v1.WriteTiming.first:type_name -> google.protobuf.Duration
+	23, // 37: tcplab.v1.WriteTiming.latency:type_name -> google.protobuf.Duration
+	23, // 38: tcplab.v1.LatencySummary.min:type_name -> google.protobuf.Duration
+	23, // 39: tcplab.v1.LatencySummary.mean:type_name -> google.protobuf.Duration
+	23, // 40: tcplab.v1.LatencySummary.p50:type_name -> google.protobuf.Duration
+	23, // 41: tcplab.v1.LatencySummary.p90:type_name -> google.protobuf.Duration
+	23, // 42: tcplab.v1.LatencySummary.p99:type_name -> google.protobuf.Duration
+	23, // 43: tcplab.v1.LatencySummary.max:type_name -> google.protobuf.Duration
+	17, // 44: tcplab.v1.FlowEnd.tcp_info:type_name -> tcplab.v1.TcpInfo
+	16, // 45: tcplab.v1.FlowEnd.cwnd_series:type_name -> tcplab.v1.CwndChange
+	26, // 46: tcplab.v1.FlowEnd.socket:type_name -> tcplab.v1.SocketOptions
+	23, // 47: tcplab.v1.CwndChange.at:type_name -> google.protobuf.Duration
+	23, // 48: tcplab.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
+	23, // 49: tcplab.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
+	23, // 50: tcplab.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
+	23, // 51: tcplab.v1.TcpInfo.rttvar:type_name -> google.protobuf.Duration
+	23, // 52: tcplab.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
+	23, // 53: tcplab.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
+	23, // 54: tcplab.v1.TcpInfo.rwnd_limited:type_name -> google.protobuf.Duration
+	23, // 55: tcplab.v1.TcpInfo.sndbuf_limited:type_name -> google.protobuf.Duration
+	20, // 56: tcplab.v1.NodeCounters.values:type_name -> tcplab.v1.NodeCounters.ValuesEntry
+	57, // [57:57] is the sub-list for method output_type
+	57, // [57:57] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_trial_proto_init() }
@@ -2234,7 +2587,7 @@ func file_tcplab_v1_trial_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tcplab_v1_trial_proto_rawDesc), len(file_tcplab_v1_trial_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
