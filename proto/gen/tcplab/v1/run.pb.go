@@ -964,7 +964,9 @@ type TrialReport struct {
 	// Why it failed; empty otherwise.
 	Failure string `protobuf:"bytes,6,opt,name=failure,proto3" json:"failure,omitempty"`
 	// What each node's kernel counted, without the zeros.
-	Counters      []*NodeCounters `protobuf:"bytes,7,rep,name=counters,proto3" json:"counters,omitempty"`
+	Counters []*NodeCounters `protobuf:"bytes,7,rep,name=counters,proto3" json:"counters,omitempty"`
+	// What was captured at nodes.
+	Captures      []*NodeCapture `protobuf:"bytes,12,rep,name=captures,proto3" json:"captures,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1044,6 +1046,13 @@ func (x *TrialReport) GetFailure() string {
 func (x *TrialReport) GetCounters() []*NodeCounters {
 	if x != nil {
 		return x.Counters
+	}
+	return nil
+}
+
+func (x *TrialReport) GetCaptures() []*NodeCapture {
+	if x != nil {
+		return x.Captures
 	}
 	return nil
 }
@@ -1530,7 +1539,7 @@ var File_tcplab_v1_run_proto protoreflect.FileDescriptor
 
 const file_tcplab_v1_run_proto_rawDesc = "" +
 	"\n" +
-	"\x13tcplab/v1/run.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13tcplab/v1/lab.proto\x1a\x15tcplab/v1/trial.proto\"\xd8\x04\n" +
+	"\x13tcplab/v1/run.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tcplab/v1/capture.proto\x1a\x13tcplab/v1/lab.proto\x1a\x15tcplab/v1/trial.proto\"\xd8\x04\n" +
 	"\x03Run\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03lab\x18\x02 \x01(\tR\x03lab\x12\x14\n" +
@@ -1604,7 +1613,7 @@ const file_tcplab_v1_run_proto_rawDesc = "" +
 	"\n" +
 	"PointEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12,\n" +
-	"\x05value\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x05value:\x028\x01\"\x8c\x03\n" +
+	"\x05value\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x05value:\x028\x01\"\xc0\x03\n" +
 	"\vTrialReport\x127\n" +
 	"\x05point\x18\x01 \x03(\v2!.tcplab.v1.TrialReport.PointEntryR\x05point\x12\x1e\n" +
 	"\n" +
@@ -1614,7 +1623,8 @@ const file_tcplab_v1_run_proto_rawDesc = "" +
 	"\x05flows\x18\x04 \x03(\v2\x15.tcplab.v1.FlowResultR\x05flows\x12)\n" +
 	"\x05state\x18\x05 \x01(\x0e2\x13.tcplab.v1.RunStateR\x05state\x12\x18\n" +
 	"\afailure\x18\x06 \x01(\tR\afailure\x123\n" +
-	"\bcounters\x18\a \x03(\v2\x17.tcplab.v1.NodeCountersR\bcounters\x1aP\n" +
+	"\bcounters\x18\a \x03(\v2\x17.tcplab.v1.NodeCountersR\bcounters\x122\n" +
+	"\bcaptures\x18\f \x03(\v2\x16.tcplab.v1.NodeCaptureR\bcaptures\x1aP\n" +
 	"\n" +
 	"PointEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12,\n" +
@@ -1732,7 +1742,8 @@ var file_tcplab_v1_run_proto_goTypes = []any{
 	(*LinkReport)(nil),            // 25: tcplab.v1.LinkReport
 	(*FlowResult)(nil),            // 26: tcplab.v1.FlowResult
 	(*NodeCounters)(nil),          // 27: tcplab.v1.NodeCounters
-	(*structpb.Value)(nil),        // 28: google.protobuf.Value
+	(*NodeCapture)(nil),           // 28: tcplab.v1.NodeCapture
+	(*structpb.Value)(nil),        // 29: google.protobuf.Value
 }
 var file_tcplab_v1_run_proto_depIdxs = []int32{
 	0,  // 0: tcplab.v1.Run.state:type_name -> tcplab.v1.RunState
@@ -1763,26 +1774,27 @@ var file_tcplab_v1_run_proto_depIdxs = []int32{
 	26, // 25: tcplab.v1.TrialReport.flows:type_name -> tcplab.v1.FlowResult
 	0,  // 26: tcplab.v1.TrialReport.state:type_name -> tcplab.v1.RunState
 	27, // 27: tcplab.v1.TrialReport.counters:type_name -> tcplab.v1.NodeCounters
-	20, // 28: tcplab.v1.RunEvent.time:type_name -> google.protobuf.Timestamp
-	4,  // 29: tcplab.v1.RunEvent.run:type_name -> tcplab.v1.Run
-	11, // 30: tcplab.v1.RunEvent.trial:type_name -> tcplab.v1.TrialProgress
-	8,  // 31: tcplab.v1.RunEvent.expectation:type_name -> tcplab.v1.ExpectationResult
-	12, // 32: tcplab.v1.RunEvent.held:type_name -> tcplab.v1.NodesHeld
-	19, // 33: tcplab.v1.TrialProgress.point:type_name -> tcplab.v1.TrialProgress.PointEntry
-	3,  // 34: tcplab.v1.TrialProgress.phase:type_name -> tcplab.v1.TrialPhase
-	13, // 35: tcplab.v1.NodesHeld.nodes:type_name -> tcplab.v1.HeldNode
-	15, // 36: tcplab.v1.RunPlan.points:type_name -> tcplab.v1.PlannedPoint
-	22, // 37: tcplab.v1.RunPlan.estimate:type_name -> google.protobuf.Duration
-	23, // 38: tcplab.v1.PlannedPoint.lab:type_name -> tcplab.v1.Lab
-	22, // 39: tcplab.v1.PlannedPoint.estimate:type_name -> google.protobuf.Duration
-	28, // 40: tcplab.v1.ExpectationResult.PointEntry.value:type_name -> google.protobuf.Value
-	28, // 41: tcplab.v1.TrialReport.PointEntry.value:type_name -> google.protobuf.Value
-	28, // 42: tcplab.v1.TrialProgress.PointEntry.value:type_name -> google.protobuf.Value
-	43, // [43:43] is the sub-list for method output_type
-	43, // [43:43] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	28, // 28: tcplab.v1.TrialReport.captures:type_name -> tcplab.v1.NodeCapture
+	20, // 29: tcplab.v1.RunEvent.time:type_name -> google.protobuf.Timestamp
+	4,  // 30: tcplab.v1.RunEvent.run:type_name -> tcplab.v1.Run
+	11, // 31: tcplab.v1.RunEvent.trial:type_name -> tcplab.v1.TrialProgress
+	8,  // 32: tcplab.v1.RunEvent.expectation:type_name -> tcplab.v1.ExpectationResult
+	12, // 33: tcplab.v1.RunEvent.held:type_name -> tcplab.v1.NodesHeld
+	19, // 34: tcplab.v1.TrialProgress.point:type_name -> tcplab.v1.TrialProgress.PointEntry
+	3,  // 35: tcplab.v1.TrialProgress.phase:type_name -> tcplab.v1.TrialPhase
+	13, // 36: tcplab.v1.NodesHeld.nodes:type_name -> tcplab.v1.HeldNode
+	15, // 37: tcplab.v1.RunPlan.points:type_name -> tcplab.v1.PlannedPoint
+	22, // 38: tcplab.v1.RunPlan.estimate:type_name -> google.protobuf.Duration
+	23, // 39: tcplab.v1.PlannedPoint.lab:type_name -> tcplab.v1.Lab
+	22, // 40: tcplab.v1.PlannedPoint.estimate:type_name -> google.protobuf.Duration
+	29, // 41: tcplab.v1.ExpectationResult.PointEntry.value:type_name -> google.protobuf.Value
+	29, // 42: tcplab.v1.TrialReport.PointEntry.value:type_name -> google.protobuf.Value
+	29, // 43: tcplab.v1.TrialProgress.PointEntry.value:type_name -> google.protobuf.Value
+	44, // [44:44] is the sub-list for method output_type
+	44, // [44:44] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_run_proto_init() }
@@ -1790,6 +1802,7 @@ func file_tcplab_v1_run_proto_init() {
 	if File_tcplab_v1_run_proto != nil {
 		return
 	}
+	file_tcplab_v1_capture_proto_init()
 	file_tcplab_v1_lab_proto_init()
 	file_tcplab_v1_trial_proto_init()
 	file_tcplab_v1_run_proto_msgTypes[6].OneofWrappers = []any{

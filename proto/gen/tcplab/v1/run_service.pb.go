@@ -1132,6 +1132,116 @@ func (x *GetRunReportResponse) GetReport() *RunReport {
 	return nil
 }
 
+// ReadRunArtifactRequest names a file of a trial.
+type ReadRunArtifactRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The run's ID, an unambiguous prefix of it, or "last".
+	RunId string `protobuf:"bytes,1,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
+	// The trial's number in the run, from 1.
+	Trial uint32 `protobuf:"varint,2,opt,name=trial,proto3" json:"trial,omitempty"`
+	// The artifact's name, as in TrialResult.
+	Name          string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadRunArtifactRequest) Reset() {
+	*x = ReadRunArtifactRequest{}
+	mi := &file_tcplab_v1_run_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadRunArtifactRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadRunArtifactRequest) ProtoMessage() {}
+
+func (x *ReadRunArtifactRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_run_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadRunArtifactRequest.ProtoReflect.Descriptor instead.
+func (*ReadRunArtifactRequest) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_run_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ReadRunArtifactRequest) GetRunId() string {
+	if x != nil {
+		return x.RunId
+	}
+	return ""
+}
+
+func (x *ReadRunArtifactRequest) GetTrial() uint32 {
+	if x != nil {
+		return x.Trial
+	}
+	return 0
+}
+
+func (x *ReadRunArtifactRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// ReadRunArtifactResponse is a piece of the file.
+type ReadRunArtifactResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 256 KiB.
+	Data          []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadRunArtifactResponse) Reset() {
+	*x = ReadRunArtifactResponse{}
+	mi := &file_tcplab_v1_run_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadRunArtifactResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadRunArtifactResponse) ProtoMessage() {}
+
+func (x *ReadRunArtifactResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_run_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadRunArtifactResponse.ProtoReflect.Descriptor instead.
+func (*ReadRunArtifactResponse) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_run_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ReadRunArtifactResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 var File_tcplab_v1_run_service_proto protoreflect.FileDescriptor
 
 const file_tcplab_v1_run_service_proto_rawDesc = "" +
@@ -1207,7 +1317,14 @@ const file_tcplab_v1_run_service_proto_rawDesc = "" +
 	"\x13GetRunReportRequest\x12\x1e\n" +
 	"\x06run_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x05runId\"D\n" +
 	"\x14GetRunReportResponse\x12,\n" +
-	"\x06report\x18\x01 \x01(\v2\x14.tcplab.v1.RunReportR\x06report2\xc5\x04\n" +
+	"\x06report\x18\x01 \x01(\v2\x14.tcplab.v1.RunReportR\x06report\"w\n" +
+	"\x16ReadRunArtifactRequest\x12\x1e\n" +
+	"\x06run_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x05runId\x12\x1d\n" +
+	"\x05trial\x18\x02 \x01(\rB\a\xbaH\x04*\x02(\x01R\x05trial\x12\x1e\n" +
+	"\x04name\x18\x03 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xff\x01R\x04name\"-\n" +
+	"\x17ReadRunArtifactResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\xa1\x05\n" +
 	"\n" +
 	"RunService\x12@\n" +
 	"\aPlanRun\x12\x19.tcplab.v1.PlanRunRequest\x1a\x1a.tcplab.v1.PlanRunResponse\x12F\n" +
@@ -1218,7 +1335,8 @@ const file_tcplab_v1_run_service_proto_rawDesc = "" +
 	"\bWatchRun\x12\x1a.tcplab.v1.WatchRunRequest\x1a\x1b.tcplab.v1.WatchRunResponse0\x01\x12I\n" +
 	"\n" +
 	"ListTrials\x12\x1c.tcplab.v1.ListTrialsRequest\x1a\x1d.tcplab.v1.ListTrialsResponse\x12O\n" +
-	"\fGetRunReport\x12\x1e.tcplab.v1.GetRunReportRequest\x1a\x1f.tcplab.v1.GetRunReportResponseB\x9c\x01\n" +
+	"\fGetRunReport\x12\x1e.tcplab.v1.GetRunReportRequest\x1a\x1f.tcplab.v1.GetRunReportResponse\x12Z\n" +
+	"\x0fReadRunArtifact\x12!.tcplab.v1.ReadRunArtifactRequest\x1a\".tcplab.v1.ReadRunArtifactResponse0\x01B\x9c\x01\n" +
 	"\rcom.tcplab.v1B\x0fRunServiceProtoP\x01Z5github.com/tcplab/tcplab/proto/gen/tcplab/v1;tcplabv1\xa2\x02\x03TXX\xaa\x02\tTcplab.V1\xca\x02\tTcplab\\V1\xe2\x02\x15Tcplab\\V1\\GPBMetadata\xea\x02\n" +
 	"Tcplab::V1b\x06proto3"
 
@@ -1234,55 +1352,57 @@ func file_tcplab_v1_run_service_proto_rawDescGZIP() []byte {
 	return file_tcplab_v1_run_service_proto_rawDescData
 }
 
-var file_tcplab_v1_run_service_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_tcplab_v1_run_service_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_tcplab_v1_run_service_proto_goTypes = []any{
-	(*LabSource)(nil),            // 0: tcplab.v1.LabSource
-	(*Attachment)(nil),           // 1: tcplab.v1.Attachment
-	(*ParamOverride)(nil),        // 2: tcplab.v1.ParamOverride
-	(*PlanRunRequest)(nil),       // 3: tcplab.v1.PlanRunRequest
-	(*PlanRunResponse)(nil),      // 4: tcplab.v1.PlanRunResponse
-	(*CreateRunRequest)(nil),     // 5: tcplab.v1.CreateRunRequest
-	(*CreateRunResponse)(nil),    // 6: tcplab.v1.CreateRunResponse
-	(*GetRunRequest)(nil),        // 7: tcplab.v1.GetRunRequest
-	(*GetRunResponse)(nil),       // 8: tcplab.v1.GetRunResponse
-	(*ListRunsRequest)(nil),      // 9: tcplab.v1.ListRunsRequest
-	(*ListRunsResponse)(nil),     // 10: tcplab.v1.ListRunsResponse
-	(*CancelRunRequest)(nil),     // 11: tcplab.v1.CancelRunRequest
-	(*CancelRunResponse)(nil),    // 12: tcplab.v1.CancelRunResponse
-	(*WatchRunRequest)(nil),      // 13: tcplab.v1.WatchRunRequest
-	(*WatchRunResponse)(nil),     // 14: tcplab.v1.WatchRunResponse
-	(*ListTrialsRequest)(nil),    // 15: tcplab.v1.ListTrialsRequest
-	(*ListTrialsResponse)(nil),   // 16: tcplab.v1.ListTrialsResponse
-	(*GetRunReportRequest)(nil),  // 17: tcplab.v1.GetRunReportRequest
-	(*GetRunReportResponse)(nil), // 18: tcplab.v1.GetRunReportResponse
-	nil,                          // 19: tcplab.v1.ListRunsRequest.LabelsEntry
-	(*Lab)(nil),                  // 20: tcplab.v1.Lab
-	(*RunOptions)(nil),           // 21: tcplab.v1.RunOptions
-	(*RunPlan)(nil),              // 22: tcplab.v1.RunPlan
-	(*Run)(nil),                  // 23: tcplab.v1.Run
-	(*RunEvent)(nil),             // 24: tcplab.v1.RunEvent
-	(*Trial)(nil),                // 25: tcplab.v1.Trial
-	(*RunReport)(nil),            // 26: tcplab.v1.RunReport
+	(*LabSource)(nil),               // 0: tcplab.v1.LabSource
+	(*Attachment)(nil),              // 1: tcplab.v1.Attachment
+	(*ParamOverride)(nil),           // 2: tcplab.v1.ParamOverride
+	(*PlanRunRequest)(nil),          // 3: tcplab.v1.PlanRunRequest
+	(*PlanRunResponse)(nil),         // 4: tcplab.v1.PlanRunResponse
+	(*CreateRunRequest)(nil),        // 5: tcplab.v1.CreateRunRequest
+	(*CreateRunResponse)(nil),       // 6: tcplab.v1.CreateRunResponse
+	(*GetRunRequest)(nil),           // 7: tcplab.v1.GetRunRequest
+	(*GetRunResponse)(nil),          // 8: tcplab.v1.GetRunResponse
+	(*ListRunsRequest)(nil),         // 9: tcplab.v1.ListRunsRequest
+	(*ListRunsResponse)(nil),        // 10: tcplab.v1.ListRunsResponse
+	(*CancelRunRequest)(nil),        // 11: tcplab.v1.CancelRunRequest
+	(*CancelRunResponse)(nil),       // 12: tcplab.v1.CancelRunResponse
+	(*WatchRunRequest)(nil),         // 13: tcplab.v1.WatchRunRequest
+	(*WatchRunResponse)(nil),        // 14: tcplab.v1.WatchRunResponse
+	(*ListTrialsRequest)(nil),       // 15: tcplab.v1.ListTrialsRequest
+	(*ListTrialsResponse)(nil),      // 16: tcplab.v1.ListTrialsResponse
+	(*GetRunReportRequest)(nil),     // 17: tcplab.v1.GetRunReportRequest
+	(*GetRunReportResponse)(nil),    // 18: tcplab.v1.GetRunReportResponse
+	(*ReadRunArtifactRequest)(nil),  // 19: tcplab.v1.ReadRunArtifactRequest
+	(*ReadRunArtifactResponse)(nil), // 20: tcplab.v1.ReadRunArtifactResponse
+	nil,                             // 21: tcplab.v1.ListRunsRequest.LabelsEntry
+	(*Lab)(nil),                     // 22: tcplab.v1.Lab
+	(*RunOptions)(nil),              // 23: tcplab.v1.RunOptions
+	(*RunPlan)(nil),                 // 24: tcplab.v1.RunPlan
+	(*Run)(nil),                     // 25: tcplab.v1.Run
+	(*RunEvent)(nil),                // 26: tcplab.v1.RunEvent
+	(*Trial)(nil),                   // 27: tcplab.v1.Trial
+	(*RunReport)(nil),               // 28: tcplab.v1.RunReport
 }
 var file_tcplab_v1_run_service_proto_depIdxs = []int32{
 	1,  // 0: tcplab.v1.LabSource.attachments:type_name -> tcplab.v1.Attachment
 	0,  // 1: tcplab.v1.PlanRunRequest.source:type_name -> tcplab.v1.LabSource
-	20, // 2: tcplab.v1.PlanRunRequest.lab:type_name -> tcplab.v1.Lab
+	22, // 2: tcplab.v1.PlanRunRequest.lab:type_name -> tcplab.v1.Lab
 	2,  // 3: tcplab.v1.PlanRunRequest.overrides:type_name -> tcplab.v1.ParamOverride
-	21, // 4: tcplab.v1.PlanRunRequest.options:type_name -> tcplab.v1.RunOptions
-	22, // 5: tcplab.v1.PlanRunResponse.plan:type_name -> tcplab.v1.RunPlan
+	23, // 4: tcplab.v1.PlanRunRequest.options:type_name -> tcplab.v1.RunOptions
+	24, // 5: tcplab.v1.PlanRunResponse.plan:type_name -> tcplab.v1.RunPlan
 	0,  // 6: tcplab.v1.CreateRunRequest.source:type_name -> tcplab.v1.LabSource
-	20, // 7: tcplab.v1.CreateRunRequest.lab:type_name -> tcplab.v1.Lab
+	22, // 7: tcplab.v1.CreateRunRequest.lab:type_name -> tcplab.v1.Lab
 	2,  // 8: tcplab.v1.CreateRunRequest.overrides:type_name -> tcplab.v1.ParamOverride
-	21, // 9: tcplab.v1.CreateRunRequest.options:type_name -> tcplab.v1.RunOptions
-	23, // 10: tcplab.v1.CreateRunResponse.run:type_name -> tcplab.v1.Run
-	23, // 11: tcplab.v1.GetRunResponse.run:type_name -> tcplab.v1.Run
-	19, // 12: tcplab.v1.ListRunsRequest.labels:type_name -> tcplab.v1.ListRunsRequest.LabelsEntry
-	23, // 13: tcplab.v1.ListRunsResponse.runs:type_name -> tcplab.v1.Run
-	23, // 14: tcplab.v1.CancelRunResponse.run:type_name -> tcplab.v1.Run
-	24, // 15: tcplab.v1.WatchRunResponse.event:type_name -> tcplab.v1.RunEvent
-	25, // 16: tcplab.v1.ListTrialsResponse.trials:type_name -> tcplab.v1.Trial
-	26, // 17: tcplab.v1.GetRunReportResponse.report:type_name -> tcplab.v1.RunReport
+	23, // 9: tcplab.v1.CreateRunRequest.options:type_name -> tcplab.v1.RunOptions
+	25, // 10: tcplab.v1.CreateRunResponse.run:type_name -> tcplab.v1.Run
+	25, // 11: tcplab.v1.GetRunResponse.run:type_name -> tcplab.v1.Run
+	21, // 12: tcplab.v1.ListRunsRequest.labels:type_name -> tcplab.v1.ListRunsRequest.LabelsEntry
+	25, // 13: tcplab.v1.ListRunsResponse.runs:type_name -> tcplab.v1.Run
+	25, // 14: tcplab.v1.CancelRunResponse.run:type_name -> tcplab.v1.Run
+	26, // 15: tcplab.v1.WatchRunResponse.event:type_name -> tcplab.v1.RunEvent
+	27, // 16: tcplab.v1.ListTrialsResponse.trials:type_name -> tcplab.v1.Trial
+	28, // 17: tcplab.v1.GetRunReportResponse.report:type_name -> tcplab.v1.RunReport
 	3,  // 18: tcplab.v1.RunService.PlanRun:input_type -> tcplab.v1.PlanRunRequest
 	5,  // 19: tcplab.v1.RunService.CreateRun:input_type -> tcplab.v1.CreateRunRequest
 	7,  // 20: tcplab.v1.RunService.GetRun:input_type -> tcplab.v1.GetRunRequest
@@ -1291,16 +1411,18 @@ var file_tcplab_v1_run_service_proto_depIdxs = []int32{
 	13, // 23: tcplab.v1.RunService.WatchRun:input_type -> tcplab.v1.WatchRunRequest
 	15, // 24: tcplab.v1.RunService.ListTrials:input_type -> tcplab.v1.ListTrialsRequest
 	17, // 25: tcplab.v1.RunService.GetRunReport:input_type -> tcplab.v1.GetRunReportRequest
-	4,  // 26: tcplab.v1.RunService.PlanRun:output_type -> tcplab.v1.PlanRunResponse
-	6,  // 27: tcplab.v1.RunService.CreateRun:output_type -> tcplab.v1.CreateRunResponse
-	8,  // 28: tcplab.v1.RunService.GetRun:output_type -> tcplab.v1.GetRunResponse
-	10, // 29: tcplab.v1.RunService.ListRuns:output_type -> tcplab.v1.ListRunsResponse
-	12, // 30: tcplab.v1.RunService.CancelRun:output_type -> tcplab.v1.CancelRunResponse
-	14, // 31: tcplab.v1.RunService.WatchRun:output_type -> tcplab.v1.WatchRunResponse
-	16, // 32: tcplab.v1.RunService.ListTrials:output_type -> tcplab.v1.ListTrialsResponse
-	18, // 33: tcplab.v1.RunService.GetRunReport:output_type -> tcplab.v1.GetRunReportResponse
-	26, // [26:34] is the sub-list for method output_type
-	18, // [18:26] is the sub-list for method input_type
+	19, // 26: tcplab.v1.RunService.ReadRunArtifact:input_type -> tcplab.v1.ReadRunArtifactRequest
+	4,  // 27: tcplab.v1.RunService.PlanRun:output_type -> tcplab.v1.PlanRunResponse
+	6,  // 28: tcplab.v1.RunService.CreateRun:output_type -> tcplab.v1.CreateRunResponse
+	8,  // 29: tcplab.v1.RunService.GetRun:output_type -> tcplab.v1.GetRunResponse
+	10, // 30: tcplab.v1.RunService.ListRuns:output_type -> tcplab.v1.ListRunsResponse
+	12, // 31: tcplab.v1.RunService.CancelRun:output_type -> tcplab.v1.CancelRunResponse
+	14, // 32: tcplab.v1.RunService.WatchRun:output_type -> tcplab.v1.WatchRunResponse
+	16, // 33: tcplab.v1.RunService.ListTrials:output_type -> tcplab.v1.ListTrialsResponse
+	18, // 34: tcplab.v1.RunService.GetRunReport:output_type -> tcplab.v1.GetRunReportResponse
+	20, // 35: tcplab.v1.RunService.ReadRunArtifact:output_type -> tcplab.v1.ReadRunArtifactResponse
+	27, // [27:36] is the sub-list for method output_type
+	18, // [18:27] is the sub-list for method input_type
 	18, // [18:18] is the sub-list for extension type_name
 	18, // [18:18] is the sub-list for extension extendee
 	0,  // [0:18] is the sub-list for field type_name
@@ -1327,7 +1449,7 @@ func file_tcplab_v1_run_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tcplab_v1_run_service_proto_rawDesc), len(file_tcplab_v1_run_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,14 +19,15 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	RunService_PlanRun_FullMethodName      = "/tcplab.v1.RunService/PlanRun"
-	RunService_CreateRun_FullMethodName    = "/tcplab.v1.RunService/CreateRun"
-	RunService_GetRun_FullMethodName       = "/tcplab.v1.RunService/GetRun"
-	RunService_ListRuns_FullMethodName     = "/tcplab.v1.RunService/ListRuns"
-	RunService_CancelRun_FullMethodName    = "/tcplab.v1.RunService/CancelRun"
-	RunService_WatchRun_FullMethodName     = "/tcplab.v1.RunService/WatchRun"
-	RunService_ListTrials_FullMethodName   = "/tcplab.v1.RunService/ListTrials"
-	RunService_GetRunReport_FullMethodName = "/tcplab.v1.RunService/GetRunReport"
+	RunService_PlanRun_FullMethodName         = "/tcplab.v1.RunService/PlanRun"
+	RunService_CreateRun_FullMethodName       = "/tcplab.v1.RunService/CreateRun"
+	RunService_GetRun_FullMethodName          = "/tcplab.v1.RunService/GetRun"
+	RunService_ListRuns_FullMethodName        = "/tcplab.v1.RunService/ListRuns"
+	RunService_CancelRun_FullMethodName       = "/tcplab.v1.RunService/CancelRun"
+	RunService_WatchRun_FullMethodName        = "/tcplab.v1.RunService/WatchRun"
+	RunService_ListTrials_FullMethodName      = "/tcplab.v1.RunService/ListTrials"
+	RunService_GetRunReport_FullMethodName    = "/tcplab.v1.RunService/GetRunReport"
+	RunService_ReadRunArtifact_FullMethodName = "/tcplab.v1.RunService/ReadRunArtifact"
 )
 
 // RunServiceClient is the client API for RunService service.
@@ -59,6 +60,8 @@ type RunServiceClient interface {
 	ListTrials(ctx context.Context, in *ListTrialsRequest, opts ...grpc.CallOption) (*ListTrialsResponse, error)
 	// GetRunReport reads what a run found, as far as it went.
 	GetRunReport(ctx context.Context, in *GetRunReportRequest, opts ...grpc.CallOption) (*GetRunReportResponse, error)
+	// ReadRunArtifact streams a file that a trial left. NOT_FOUND where the trial has none of the name.
+	ReadRunArtifact(ctx context.Context, in *ReadRunArtifactRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadRunArtifactResponse], error)
 }
 
 type runServiceClient struct {
@@ -158,6 +161,25 @@ func (c *runServiceClient) GetRunReport(ctx context.Context, in *GetRunReportReq
 	return out, nil
 }
 
+func (c *runServiceClient) ReadRunArtifact(ctx context.Context, in *ReadRunArtifactRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadRunArtifactResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &RunService_ServiceDesc.Streams[1], RunService_ReadRunArtifact_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ReadRunArtifactRequest, ReadRunArtifactResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RunService_ReadRunArtifactClient = grpc.ServerStreamingClient[ReadRunArtifactResponse]
+
 // RunServiceServer is the server API for RunService service.
 // All implementations must embed UnimplementedRunServiceServer
 // for forward compatibility.
@@ -188,6 +210,8 @@ type RunServiceServer interface {
 	ListTrials(context.Context, *ListTrialsRequest) (*ListTrialsResponse, error)
 	// GetRunReport reads what a run found, as far as it went.
 	GetRunReport(context.Context, *GetRunReportRequest) (*GetRunReportResponse, error)
+	// ReadRunArtifact streams a file that a trial left. NOT_FOUND where the trial has none of the name.
+	ReadRunArtifact(*ReadRunArtifactRequest, grpc.ServerStreamingServer[ReadRunArtifactResponse]) error
 	mustEmbedUnimplementedRunServiceServer()
 }
 
@@ -221,6 +245,9 @@ func (UnimplementedRunServiceServer) ListTrials(context.Context, *ListTrialsRequ
 }
 func (UnimplementedRunServiceServer) GetRunReport(context.Context, *GetRunReportRequest) (*GetRunReportResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetRunReport not implemented")
+}
+func (UnimplementedRunServiceServer) ReadRunArtifact(*ReadRunArtifactRequest, grpc.ServerStreamingServer[ReadRunArtifactResponse]) error {
+	return status.Error(codes.Unimplemented, "method ReadRunArtifact not implemented")
 }
 func (UnimplementedRunServiceServer) mustEmbedUnimplementedRunServiceServer() {}
 func (UnimplementedRunServiceServer) testEmbeddedByValue()                    {}
@@ -380,6 +407,17 @@ func _RunService_GetRunReport_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RunService_ReadRunArtifact_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ReadRunArtifactRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(RunServiceServer).ReadRunArtifact(m, &grpc.GenericServerStream[ReadRunArtifactRequest, ReadRunArtifactResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RunService_ReadRunArtifactServer = grpc.ServerStreamingServer[ReadRunArtifactResponse]
+
 // RunService_ServiceDesc is the grpc.ServiceDesc for RunService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -420,6 +458,11 @@ var RunService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WatchRun",
 			Handler:       _RunService_WatchRun_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ReadRunArtifact",
+			Handler:       _RunService_ReadRunArtifact_Handler,
 			ServerStreams: true,
 		},
 	},

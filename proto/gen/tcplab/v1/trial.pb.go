@@ -247,7 +247,9 @@ type TrialResult struct {
 	// When the first experiment started.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// From the first experiment's start to the last one's end.
-	Elapsed       *durationpb.Duration `protobuf:"bytes,7,opt,name=elapsed,proto3" json:"elapsed,omitempty"`
+	Elapsed *durationpb.Duration `protobuf:"bytes,7,opt,name=elapsed,proto3" json:"elapsed,omitempty"`
+	// What was captured at nodes, in the lab's order.
+	Captures      []*NodeCapture `protobuf:"bytes,12,rep,name=captures,proto3" json:"captures,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -327,6 +329,13 @@ func (x *TrialResult) GetStartTime() *timestamppb.Timestamp {
 func (x *TrialResult) GetElapsed() *durationpb.Duration {
 	if x != nil {
 		return x.Elapsed
+	}
+	return nil
+}
+
+func (x *TrialResult) GetCaptures() []*NodeCapture {
+	if x != nil {
+		return x.Captures
 	}
 	return nil
 }
@@ -2233,7 +2242,7 @@ var File_tcplab_v1_trial_proto protoreflect.FileDescriptor
 
 const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\n" +
-	"\x15tcplab/v1/trial.proto\x12\ttcplab.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14tcplab/v1/host.proto\x1a\x13tcplab/v1/lab.proto\"\xea\x02\n" +
+	"\x15tcplab/v1/trial.proto\x12\ttcplab.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tcplab/v1/capture.proto\x1a\x14tcplab/v1/host.proto\x1a\x13tcplab/v1/lab.proto\"\x9e\x03\n" +
 	"\vTrialResult\x12+\n" +
 	"\x05links\x18\x01 \x03(\v2\x15.tcplab.v1.LinkReportR\x05links\x12+\n" +
 	"\x05flows\x18\x02 \x03(\v2\x15.tcplab.v1.FlowResultR\x05flows\x123\n" +
@@ -2242,7 +2251,8 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\tartifacts\x18\x05 \x03(\v2\x13.tcplab.v1.ArtifactR\tartifacts\x129\n" +
 	"\n" +
 	"start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x123\n" +
-	"\aelapsed\x18\a \x01(\v2\x19.google.protobuf.DurationR\aelapsed\"\xeb\x03\n" +
+	"\aelapsed\x18\a \x01(\v2\x19.google.protobuf.DurationR\aelapsed\x122\n" +
+	"\bcaptures\x18\f \x03(\v2\x16.tcplab.v1.NodeCaptureR\bcaptures\"\xeb\x03\n" +
 	"\n" +
 	"LinkReport\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x126\n" +
@@ -2505,9 +2515,10 @@ var file_tcplab_v1_trial_proto_goTypes = []any{
 	(*Kernel)(nil),                // 21: tcplab.v1.Kernel
 	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
 	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
-	(Engine)(0),                   // 24: tcplab.v1.Engine
-	(*Shape)(nil),                 // 25: tcplab.v1.Shape
-	(*SocketOptions)(nil),         // 26: tcplab.v1.SocketOptions
+	(*NodeCapture)(nil),           // 24: tcplab.v1.NodeCapture
+	(Engine)(0),                   // 25: tcplab.v1.Engine
+	(*Shape)(nil),                 // 26: tcplab.v1.Shape
+	(*SocketOptions)(nil),         // 27: tcplab.v1.SocketOptions
 }
 var file_tcplab_v1_trial_proto_depIdxs = []int32{
 	4,  // 0: tcplab.v1.TrialResult.links:type_name -> tcplab.v1.LinkReport
@@ -2517,61 +2528,62 @@ var file_tcplab_v1_trial_proto_depIdxs = []int32{
 	19, // 4: tcplab.v1.TrialResult.artifacts:type_name -> tcplab.v1.Artifact
 	22, // 5: tcplab.v1.TrialResult.start_time:type_name -> google.protobuf.Timestamp
 	23, // 6: tcplab.v1.TrialResult.elapsed:type_name -> google.protobuf.Duration
-	1,  // 7: tcplab.v1.LinkReport.direction:type_name -> tcplab.v1.LinkDirection
-	24, // 8: tcplab.v1.LinkReport.engine:type_name -> tcplab.v1.Engine
-	25, // 9: tcplab.v1.LinkReport.spec:type_name -> tcplab.v1.Shape
-	7,  // 10: tcplab.v1.LinkReport.measured:type_name -> tcplab.v1.LinkMeasurement
-	0,  // 11: tcplab.v1.LinkReport.verdict:type_name -> tcplab.v1.LinkVerdict
-	8,  // 12: tcplab.v1.LinkReport.counters:type_name -> tcplab.v1.LinkCounters
-	25, // 13: tcplab.v1.LinkReport.applied:type_name -> tcplab.v1.Shape
-	5,  // 14: tcplab.v1.LinkReport.lateness:type_name -> tcplab.v1.LinkLateness
-	14, // 15: tcplab.v1.LinkLateness.summary:type_name -> tcplab.v1.LatencySummary
-	6,  // 16: tcplab.v1.LinkLateness.buckets:type_name -> tcplab.v1.LatenessBucket
-	23, // 17: tcplab.v1.LatenessBucket.upper:type_name -> google.protobuf.Duration
-	23, // 18: tcplab.v1.LinkMeasurement.delay:type_name -> google.protobuf.Duration
-	23, // 19: tcplab.v1.LinkMeasurement.jitter:type_name -> google.protobuf.Duration
-	15, // 20: tcplab.v1.FlowResult.client:type_name -> tcplab.v1.FlowEnd
-	15, // 21: tcplab.v1.FlowResult.server:type_name -> tcplab.v1.FlowEnd
-	14, // 22: tcplab.v1.FlowResult.connect:type_name -> tcplab.v1.LatencySummary
-	14, // 23: tcplab.v1.FlowResult.latency:type_name -> tcplab.v1.LatencySummary
-	13, // 24: tcplab.v1.FlowResult.writes:type_name -> tcplab.v1.WriteTiming
-	14, // 25: tcplab.v1.FlowResult.uncorrected:type_name -> tcplab.v1.LatencySummary
-	2,  // 26: tcplab.v1.FlowResult.outcome:type_name -> tcplab.v1.FlowOutcome
-	11, // 27: tcplab.v1.FlowResult.connections:type_name -> tcplab.v1.Connections
-	9,  // 28: tcplab.v1.FlowResult.streams:type_name -> tcplab.v1.FlowResult
-	10, // 29: tcplab.v1.FlowResult.bulk:type_name -> tcplab.v1.BulkResult
-	23, // 30: tcplab.v1.BulkResult.steady_at:type_name -> google.protobuf.Duration
-	14, // 31: tcplab.v1.Connections.request:type_name -> tcplab.v1.LatencySummary
-	12, // 32: tcplab.v1.Connections.errors:type_name -> tcplab.v1.ConnectionErrors
-	12, // 33: tcplab.v1.Connections.server_errors:type_name -> tcplab.v1.ConnectionErrors
-	23, // 34: tcplab.v1.WriteTiming.at:type_name -> google.protobuf.Duration
-	23, // 35: tcplab.v1.WriteTiming.blocked:type_name -> google.protobuf.Duration
-	23, // 36: tcplab.v1.WriteTiming.first:type_name -> google.protobuf.Duration
-	23, // 37: tcplab.v1.WriteTiming.latency:type_name -> google.protobuf.Duration
-	23, // 38: tcplab.v1.LatencySummary.min:type_name -> google.protobuf.Duration
-	23, // 39: tcplab.v1.LatencySummary.mean:type_name -> google.protobuf.Duration
-	23, // 40: tcplab.v1.LatencySummary.p50:type_name -> google.protobuf.Duration
-	23, // 41: tcplab.v1.LatencySummary.p90:type_name -> google.protobuf.Duration
-	23, // 42: tcplab.v1.LatencySummary.p99:type_name -> google.protobuf.Duration
-	23, // 43: tcplab.v1.LatencySummary.max:type_name -> google.protobuf.Duration
-	17, // 44: tcplab.v1.FlowEnd.tcp_info:type_name -> tcplab.v1.TcpInfo
-	16, // 45: tcplab.v1.FlowEnd.cwnd_series:type_name -> tcplab.v1.CwndChange
-	26, // 46: tcplab.v1.FlowEnd.socket:type_name -> tcplab.v1.SocketOptions
-	23, // 47: tcplab.v1.CwndChange.at:type_name -> google.protobuf.Duration
-	23, // 48: tcplab.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
-	23, // 49: tcplab.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
-	23, // 50: tcplab.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
-	23, // 51: tcplab.v1.TcpInfo.rttvar:type_name -> google.protobuf.Duration
-	23, // 52: tcplab.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
-	23, // 53: tcplab.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
-	23, // 54: tcplab.v1.TcpInfo.rwnd_limited:type_name -> google.protobuf.Duration
-	23, // 55: tcplab.v1.TcpInfo.sndbuf_limited:type_name -> google.protobuf.Duration
-	20, // 56: tcplab.v1.NodeCounters.values:type_name -> tcplab.v1.NodeCounters.ValuesEntry
-	57, // [57:57] is the sub-list for method output_type
-	57, // [57:57] is the sub-list for method input_type
-	57, // [57:57] is the sub-list for extension type_name
-	57, // [57:57] is the sub-list for extension extendee
-	0,  // [0:57] is the sub-list for field type_name
+	24, // 7: tcplab.v1.TrialResult.captures:type_name -> tcplab.v1.NodeCapture
+	1,  // 8: tcplab.v1.LinkReport.direction:type_name -> tcplab.v1.LinkDirection
+	25, // 9: tcplab.v1.LinkReport.engine:type_name -> tcplab.v1.Engine
+	26, // 10: tcplab.v1.LinkReport.spec:type_name -> tcplab.v1.Shape
+	7,  // 11: tcplab.v1.LinkReport.measured:type_name -> tcplab.v1.LinkMeasurement
+	0,  // 12: tcplab.v1.LinkReport.verdict:type_name -> tcplab.v1.LinkVerdict
+	8,  // 13: tcplab.v1.LinkReport.counters:type_name -> tcplab.v1.LinkCounters
+	26, // 14: tcplab.v1.LinkReport.applied:type_name -> tcplab.v1.Shape
+	5,  // 15: tcplab.v1.LinkReport.lateness:type_name -> tcplab.v1.LinkLateness
+	14, // 16: tcplab.v1.LinkLateness.summary:type_name -> tcplab.v1.LatencySummary
+	6,  // 17: tcplab.v1.LinkLateness.buckets:type_name -> tcplab.v1.LatenessBucket
+	23, // 18: tcplab.v1.LatenessBucket.upper:type_name -> google.protobuf.Duration
+	23, // 19: tcplab.v1.LinkMeasurement.delay:type_name -> google.protobuf.Duration
+	23, // 20: tcplab.v1.LinkMeasurement.jitter:type_name -> google.protobuf.Duration
+	15, // 21: tcplab.v1.FlowResult.client:type_name -> tcplab.v1.FlowEnd
+	15, // 22: tcplab.v1.FlowResult.server:type_name -> tcplab.v1.FlowEnd
+	14, // 23: tcplab.v1.FlowResult.connect:type_name -> tcplab.v1.LatencySummary
+	14, // 24: tcplab.v1.FlowResult.latency:type_name -> tcplab.v1.LatencySummary
+	13, // 25: tcplab.v1.FlowResult.writes:type_name -> tcplab.v1.WriteTiming
+	14, // 26: tcplab.v1.FlowResult.uncorrected:type_name -> tcplab.v1.LatencySummary
+	2,  // 27: tcplab.v1.FlowResult.outcome:type_name -> tcplab.v1.FlowOutcome
+	11, // 28: tcplab.v1.FlowResult.connections:type_name -> tcplab.v1.Connections
+	9,  // 29: tcplab.v1.FlowResult.streams:type_name -> tcplab.v1.FlowResult
+	10, // 30: tcplab.v1.FlowResult.bulk:type_name -> tcplab.v1.BulkResult
+	23, // 31: tcplab.v1.BulkResult.steady_at:type_name -> google.protobuf.Duration
+	14, // 32: tcplab.v1.Connections.request:type_name -> tcplab.v1.LatencySummary
+	12, // 33: tcplab.v1.Connections.errors:type_name -> tcplab.v1.ConnectionErrors
+	12, // 34: tcplab.v1.Connections.server_errors:type_name -> tcplab.v1.ConnectionErrors
+	23, // 35: tcplab.v1.WriteTiming.at:type_name -> google.protobuf.Duration
+	23, // 36: tcplab.v1.WriteTiming.blocked:type_name -> google.protobuf.Duration
+	23, // 37: tcplab.v1.WriteTiming.first:type_name -> google.protobuf.Duration
+	23, // 38: tcplab.v1.WriteTiming.latency:type_name -> google.protobuf.Duration
+	23, // 39: tcplab.v1.LatencySummary.min:type_name -> google.protobuf.Duration
+	23, // 40: tcplab.v1.LatencySummary.mean:type_name -> google.protobuf.Duration
+	23, // 41: tcplab.v1.LatencySummary.p50:type_name -> google.protobuf.Duration
+	23, // 42: tcplab.v1.LatencySummary.p90:type_name -> google.protobuf.Duration
+	23, // 43: tcplab.v1.LatencySummary.p99:type_name -> google.protobuf.Duration
+	23, // 44: tcplab.v1.LatencySummary.max:type_name -> google.protobuf.Duration
+	17, // 45: tcplab.v1.FlowEnd.tcp_info:type_name -> tcplab.v1.TcpInfo
+	16, // 46: tcplab.v1.FlowEnd.cwnd_series:type_name -> tcplab.v1.CwndChange
+	27, // 47: tcplab.v1.FlowEnd.socket:type_name -> tcplab.v1.SocketOptions
+	23, // 48: tcplab.v1.CwndChange.at:type_name -> google.protobuf.Duration
+	23, // 49: tcplab.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
+	23, // 50: tcplab.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
+	23, // 51: tcplab.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
+	23, // 52: tcplab.v1.TcpInfo.rttvar:type_name -> google.protobuf.Duration
+	23, // 53: tcplab.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
+	23, // 54: tcplab.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
+	23, // 55: tcplab.v1.TcpInfo.rwnd_limited:type_name -> google.protobuf.Duration
+	23, // 56: tcplab.v1.TcpInfo.sndbuf_limited:type_name -> google.protobuf.Duration
+	20, // 57: tcplab.v1.NodeCounters.values:type_name -> tcplab.v1.NodeCounters.ValuesEntry
+	58, // [58:58] is the sub-list for method output_type
+	58, // [58:58] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_trial_proto_init() }
@@ -2579,6 +2591,7 @@ func file_tcplab_v1_trial_proto_init() {
 	if File_tcplab_v1_trial_proto != nil {
 		return
 	}
+	file_tcplab_v1_capture_proto_init()
 	file_tcplab_v1_host_proto_init()
 	file_tcplab_v1_lab_proto_init()
 	type x struct{}

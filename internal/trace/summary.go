@@ -1,0 +1,95 @@
+package trace
+
+import (
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
+)
+
+// Summary is the connections' reading as the contract sends it, their sums where there are
+// several.
+func Summary(name string, connections []*Connection) *tcplabv1.CapturedFlow {
+	var answers, handshakes []time.Duration
+	var client, server End
+	for i, c := range connections {
+		if i == 0 {
+			client, server = c.FromClient, c.FromServer
+		} else {
+			client.add(&c.FromClient)
+			server.add(&c.FromServer)
+		}
+		if c.SYN.IsZero() {
+			continue
+		}
+		if !c.SYNACK.IsZero() {
+			answers = append(answers, c.SYNACK.Sub(c.SYN))
+		}
+		if !c.Established.IsZero() {
+			handshakes = append(handshakes, c.Established.Sub(c.SYN))
+		}
+	}
+	return &tcplabv1.CapturedFlow{
+		Name: name, Connections: uint32(len(connections)),
+		SynAck: times(answers), Handshake: times(handshakes),
+		Client: client.message(), Server: server.message(),
+	}
+}
+
+// add adds up what can be; the options stay those of the first.
+func (e *End) add(other *End) {
+	e.Segments += other.Segments
+	e.DataSegments += other.DataSegments
+	e.Bytes += other.Bytes
+	e.BytesRetransmitted += other.BytesRetransmitted
+	e.Retransmissions += other.Retransmissions
+	e.FastRetransmissions += other.FastRetransmissions
+	e.TimeoutRetransmissions += other.TimeoutRetransmissions
+	e.OutOfOrder += other.OutOfOrder
+	e.Duplicates += other.Duplicates
+	e.DuplicateACKs += other.DuplicateACKs
+	e.PureACKs += other.PureACKs
+	e.PiggybackedACKs += other.PiggybackedACKs
+	e.DelayedACKs += other.DelayedACKs
+	e.NagleWaits += other.NagleWaits
+	e.NagleTime += other.NagleTime
+	e.WindowUpdates += other.WindowUpdates
+	e.ZeroWindows += other.ZeroWindows
+	e.Probes += other.Probes
+	e.SYNs += other.SYNs
+	e.SYNRetransmissions += other.SYNRetransmissions
+	e.FINs += other.FINs
+	e.FINRetransmissions += other.FINRetransmissions
+	e.FirstFINs += other.FirstFINs
+	e.Resets += other.Resets
+	e.CongestionEchoes += other.CongestionEchoes
+}
+
+func (e *End) message() *tcplabv1.CapturedEnd {
+	return &tcplabv1.CapturedEnd{
+		Segments: e.Segments, DataSegments: e.DataSegments,
+		Bytes: e.Bytes, BytesRetransmitted: e.BytesRetransmitted,
+		Retransmissions: e.Retransmissions, FastRetransmissions: e.FastRetransmissions, TimeoutRetransmissions: e.TimeoutRetransmissions,
+		OutOfOrder: e.OutOfOrder, Duplicates: e.Duplicates,
+		DuplicateAcks: e.DuplicateACKs, PureAcks: e.PureACKs, PiggybackedAcks: e.PiggybackedACKs, DelayedAcks: e.DelayedACKs,
+		NagleWaits: e.NagleWaits, NagleTime: durationpb.New(e.NagleTime),
+		WindowUpdates: e.WindowUpdates, ZeroWindows: e.ZeroWindows, Probes: e.Probes,
+		SynRetransmissions: e.SYNRetransmissions,
+		Fins:               e.FINs, FinRetransmissions: e.FINRetransmissions, FirstFins: e.FirstFINs,
+		Resets: e.Resets, CongestionEchoes: e.CongestionEchoes,
+		Mss: uint32(e.MSS), WindowScale: uint32(e.WindowScale), SackPermitted: e.SACKPermitted, Timestamps: e.Timestamps,
+	}
+}
+
+func times(all []time.Duration) *tcplabv1.CapturedTimes {
+	if len(all) == 0 {
+		return &tcplabv1.CapturedTimes{Min: &durationpb.Duration{}, P50: &durationpb.Duration{}, Max: &durationpb.Duration{}}
+	}
+	slices.Sort(all)
+	return &tcplabv1.CapturedTimes{
+		Count: uint32(len(all)), Min: durationpb.New(all[0]),
+		P50: durationpb.New(all[(len(all)-1)/2]), Max: durationpb.New(all[len(all)-1]),
+	}
+}
