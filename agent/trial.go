@@ -201,6 +201,8 @@ func (a *agent) measure(ctx context.Context, t *trial, kept *spool.Trial) (_ *tc
 		}
 		err = errors.Join(err, storeErr)
 	}()
+	recorded := &captures{deployment: d, kept: kept}
+	defer func() { err = errors.Join(err, recorded.commit(result)) }()
 	// What an earlier trial drew of the random generators and counted is not this one's.
 	if err := d.rearm(d.allLinks()); err != nil {
 		return result, err
@@ -220,6 +222,9 @@ func (a *agent) measure(ctx context.Context, t *trial, kept *spool.Trial) (_ *tc
 		return result, err
 	}
 	defer func() { err = errors.Join(err, next.close()) }()
+	if err := recorded.start(experiments[0]); err != nil {
+		return result, err
+	}
 	if err := t.awaitStart(ctx); err != nil {
 		return result, err
 	}
@@ -236,13 +241,16 @@ func (a *agent) measure(ctx context.Context, t *trial, kept *spool.Trial) (_ *tc
 				break
 			}
 			next = following
+			if err = recorded.start(e); err != nil {
+				break
+			}
 		}
 		t.events.add(&tcplabv1.WatchTrialResponse{Event: &tcplabv1.WatchTrialResponse_ExperimentStarted{
 			ExperimentStarted: &tcplabv1.ExperimentStarted{Experiment: e.GetName()},
 		}})
 		flows, experimentErr := next.run(ctx)
 		result.Flows = append(result.Flows, flows...)
-		if err = experimentErr; err != nil {
+		if err = errors.Join(experimentErr, recorded.stop(ctx)); err != nil {
 			break
 		}
 	}

@@ -170,9 +170,28 @@ func wantError(t *testing.T, err error, code codes.Code, reason rpcerr.Reason, w
 	}
 }
 
+// file reads a trial's file through the service.
+func (h *harness) file(t *testing.T, run string, trial uint32, name string) (content []byte, _ error) {
+	t.Helper()
+	stream, err := h.ReadRunArtifact(t.Context(), &tcplabv1.ReadRunArtifactRequest{RunId: run, Trial: trial, Name: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		piece, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return content, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		content = append(content, piece.GetData()...)
+	}
+}
+
 func TestRunIsCarriedOut(t *testing.T) {
 	agent := newScriptedAgent()
-	agent.files = map[string][]byte{"samples.parquet": []byte(strings.Repeat("sample ", 1000))}
+	agent.files = map[string][]byte{"samples.parquet": []byte(strings.Repeat("sample ", 100_000))}
 	agent.measured = func(lab *tcplabv1.Lab) time.Duration { return 20 * time.Millisecond }
 	agent.links = []*tcplabv1.LinkReport{{Name: "client-server", Engine: tcplabv1.Engine_ENGINE_WIRE, Verdict: tcplabv1.LinkVerdict_LINK_VERDICT_UNPROVEN}}
 	h := start(t, agent, 0)
@@ -231,6 +250,15 @@ func TestRunIsCarriedOut(t *testing.T) {
 	page, err = h.ListTrials(t.Context(), &tcplabv1.ListTrialsRequest{RunId: run.GetId(), PageSize: 3, PageToken: page.GetNextPageToken()})
 	if err != nil || len(page.GetTrials()) != 1 || page.GetNextPageToken() != "" {
 		t.Fatalf("last page: %v, error %v", page, err)
+	}
+	if content, err := h.file(t, "last", 4, "samples.parquet"); err != nil || string(content) != string(agent.files["samples.parquet"]) {
+		t.Errorf("the file that is read has %d bytes, error %v", len(content), err)
+	}
+	if _, err := h.file(t, "last", 4, "other"); rpcerr.From(err).Code != codes.NotFound {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	if _, err := h.file(t, "last", 9, "samples.parquet"); rpcerr.From(err).Code != codes.NotFound {
+		t.Errorf("a trial that is not there: %v", err)
 	}
 	if err := h.stop(); err != nil {
 		t.Fatal(err)

@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"strconv"
 
 	"google.golang.org/grpc"
@@ -182,6 +184,37 @@ func (s *runService) GetRunReport(ctx context.Context, req *tcplabv1.GetRunRepor
 		return nil, err
 	}
 	return &tcplabv1.GetRunReportResponse{Report: report}, nil
+}
+
+// pieceSize is the most of a file that goes in one message (ReadRunArtifactResponse.data).
+const pieceSize = 256 << 10
+
+// ReadRunArtifact streams a file of a trial.
+func (s *runService) ReadRunArtifact(req *tcplabv1.ReadRunArtifactRequest, stream grpc.ServerStreamingServer[tcplabv1.ReadRunArtifactResponse]) error {
+	found, err := s.store.Run(stream.Context(), req.GetRunId())
+	if err != nil {
+		return err
+	}
+	file, err := s.store.OpenArtifact(stream.Context(), found.GetId(), req.GetTrial(), req.GetName())
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	for {
+		piece := make([]byte, pieceSize)
+		n, err := io.ReadFull(file, piece)
+		if n > 0 {
+			if err := stream.Send(&tcplabv1.ReadRunArtifactResponse{Data: piece[:n]}); err != nil {
+				return err
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			return nil
+		case err != nil:
+			return rpcerr.New(codes.DataLoss, rpcerr.Storage, "Check the disk.", "read %s of trial %s.%d: %w", req.GetName(), found.GetId(), req.GetTrial(), err)
+		}
+	}
 }
 
 func newPlan(req asked, options *tcplabv1.RunOptions) (*run.Plan, error) {

@@ -27,7 +27,7 @@ const frameOverhead = 14
 
 // Complete fills in what the lab leaves out: the kinds of nodes, names,
 // queues (of paths, steps and traces, too), engines and MTUs of links, the family, count, streams and no_delay of flows, how their connections are limited and ended,
-// the experiments' sample interval and timeout, how repetitions are joined,
+// the experiments' sample interval and timeout, what they capture, how repetitions are joined,
 // one repetition, and the sysctls of nodes that socket options need. Addresses are not its matter; see [Assign]. It changes
 // nothing that is set, and nothing at all the second time.
 func Complete(lab *tcplabv1.Lab) {
@@ -54,6 +54,7 @@ func Complete(lab *tcplabv1.Lab) {
 		if e.GetTimeout() == nil {
 			e.Timeout = durationpb.New(DefaultTimeout)
 		}
+		completeCapture(lab, e)
 		for _, f := range e.GetFlows() {
 			completeFlow(f)
 			completeNodes(lab, f)

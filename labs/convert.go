@@ -92,7 +92,10 @@ func (c *converter) experiment(s *experimentSpec, path string) *tcplabv1.Experim
 	c.from(s.At.get("sample"), "%s.sample_interval", path)
 	c.from(s.At.get("timeout"), "%s.timeout", path)
 	c.from(s.At.get("flows"), "%s.flows", path)
-	e := &tcplabv1.Experiment{Name: s.Name, SampleInterval: s.Sample.proto(), Timeout: s.Timeout.proto()}
+	e := &tcplabv1.Experiment{
+		Name: s.Name, SampleInterval: s.Sample.proto(), Timeout: s.Timeout.proto(),
+		Capture: c.capture(s.Capture, path+".capture"),
+	}
 	for i := range s.Flows {
 		e.Flows = append(e.Flows, c.flow(&s.Flows[i], fmt.Sprintf("%s.flows[%d]", path, i)))
 	}

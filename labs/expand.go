@@ -291,6 +291,7 @@ func expectationTypes(lab *tcplabv1.Lab, e *tcplabv1.Expectation) string {
 		b.WriteString(" " + l.GetName())
 	}
 	for _, x := range lab.GetExperiments() {
+		fmt.Fprintf(&b, " %q", x.GetCapture().GetNodes())
 		for _, f := range x.GetFlows() {
 			fmt.Fprintf(&b, " %s:%T:%s:%s", f.GetName(), f.GetKind(), f.GetClient(), f.GetServer())
 		}

@@ -263,6 +263,7 @@ func (v *validation) experiments() {
 		if e.GetTimeout() != nil {
 			timeout = e.GetTimeout().AsDuration()
 		}
+		v.capture(field+".capture", e.GetCapture())
 		if len(e.GetFlows()) == 0 {
 			v.add(field+".flows", "", "the experiment has no flows")
 		}

@@ -60,6 +60,18 @@ func (t *Trial) Create(name string) (*File, error) {
 	return &File{trial: t, name: name, file: file, sum: sha256.New()}, nil
 }
 
+// Open reads an artifact back, after its Commit. The caller closes it.
+func (t *Trial) Open(name string) (*os.File, error) {
+	if !plain.MatchString(name) {
+		return nil, fmt.Errorf("%q is no name of an artifact", name)
+	}
+	file, err := os.Open(filepath.Join(t.dir, name))
+	if err != nil {
+		return nil, storage("read "+name+" of trial "+t.id, err)
+	}
+	return file, nil
+}
+
 // Seal writes the result and makes the trial whole. After an error the trial is
 // not sealed.
 func (t *Trial) Seal(ended *tcplabv1.TrialEnded) error {

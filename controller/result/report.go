@@ -33,6 +33,7 @@ func Add(report *tcplabv1.RunReport, trial *tcplabv1.Trial) {
 		Point: trial.GetLab().GetPoint(), Repetition: trial.GetRepetition(),
 		State: trial.GetState(), Failure: trial.GetFailure(),
 		Links: trial.GetResult().GetLinks(), Flows: trial.GetResult().GetFlows(),
+		Captures: trial.GetResult().GetCaptures(),
 		Counters: counted(trial.GetResult().GetCounters()),
 	})
 }

@@ -28,7 +28,7 @@ type reach int
 const (
 	parameters   reach = iota // the point and theory: what is known before a run
 	predictions               // and the kernel
-	measurements              // and flows, counters and links
+	measurements              // and flows, counters, links and captures
 )
 
 // roots are the names of each reach besides the parameters.
@@ -41,6 +41,7 @@ func (r reach) roots() map[string]*types.Type {
 		roots["flow"] = types.NewObjectType(flowsType)
 		roots["counter"] = types.NewObjectType(nodesType)
 		roots["link"] = types.NewObjectType(linksType)
+		roots["capture"] = types.NewObjectType(capturesType)
 	}
 	return roots
 }

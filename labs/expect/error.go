@@ -151,10 +151,12 @@ func (env *environment) explainName(src string, tree *ast.AST, e ast.Expr) *Erro
 	var what string
 	names := env.schema.names(object.TypeName())
 	switch object.TypeName() {
-	case flowsType:
+	case flowsType, capturedFlowsType:
 		what = "the lab has no flow " + name
 	case nodesType:
 		what = "the lab has no node " + name
+	case capturesType:
+		what = fmt.Sprintf("the lab captures at no node %s", name)
 	case linksType:
 		what = "the lab has no link " + name
 	case countersType:

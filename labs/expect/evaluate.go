@@ -52,6 +52,7 @@ func measured(result *tcplabv1.TrialResult) map[string]any {
 		"flow":    flowsObject(result),
 		"counter": nodesObject(result),
 		"link":    linksObject(result),
+		"capture": capturesObject(result),
 	}
 }
 

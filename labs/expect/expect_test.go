@@ -31,7 +31,7 @@ func testLab() *tcplabv1.Lab {
 		},
 		Nodes: []*tcplabv1.Node{{Name: "client"}, {Name: "node-1"}},
 		Links: []*tcplabv1.Link{{Name: "access"}, {Name: "client-server"}},
-		Experiments: []*tcplabv1.Experiment{{Flows: []*tcplabv1.Flow{
+		Experiments: []*tcplabv1.Experiment{{Capture: &tcplabv1.Capture{Nodes: []string{"client", "node-1"}}, Flows: []*tcplabv1.Flow{
 			{Name: "get", Client: "client", Server: "node-1"},
 			{Name: "bulk", Client: "client", Server: "node-1"},
 		}}},
@@ -76,6 +76,16 @@ func testResult(latency time.Duration) *tcplabv1.TrialResult {
 			{Node: "client", Values: map[string]int64{"TcpActiveOpens": 1, "TcpRetransSegs": 0}},
 			{Node: "node-1", Values: map[string]int64{"TcpExtDelayedACKs": 39}},
 		},
+		Captures: []*tcplabv1.NodeCapture{
+			{Node: "node-1", Packets: 9, Dropped: 1, All: &tcplabv1.CapturedFlow{Connections: 3}},
+			{
+				Node: "client", Packets: 100, All: &tcplabv1.CapturedFlow{Connections: 2},
+				Flows: []*tcplabv1.CapturedFlow{{
+					Name: "get", SynAck: &tcplabv1.CapturedTimes{}, Handshake: &tcplabv1.CapturedTimes{Count: 1, P50: durationpb.New(20 * ms)},
+					Client: &tcplabv1.CapturedEnd{Retransmissions: 2, Bytes: 4000, NagleTime: durationpb.New(40 * ms), Mss: 1460},
+				}},
+			},
+		},
 	}
 }
 
@@ -110,6 +120,14 @@ func TestNumbers(t *testing.T) {
 		{`link["client-server"].backward.delivered + 1`, 8, ""},
 		{`link["client-server"].backward.lateness.p99`, 0.002, "s"},
 		{"0.9 * 40", 36, ""},
+		{"capture.client.packets", 100, ""},
+		{"capture.client.all.connections", 2, ""},
+		{"capture.client.flow.get.client.retransmissions", 2, ""},
+		{"capture.client.flow.get.client.bytes", 4000, "B"},
+		{"capture.client.flow.get.client.mss", 1460, "B"},
+		{"capture.client.flow.get.client.nagle_time / 2", 0.02, "s"},
+		{"capture.client.flow.get.handshake.p50", 0.02, "s"},
+		{`capture["node-1"].dropped`, 1, ""},
 		{"rtt * 2", 0.04, "s"},
 		{"2 * rtt + 40 / 1000", 0.08, "s"},
 		{"-(rtt)", -0.02, "s"},
@@ -200,6 +218,11 @@ func TestCompileErrors(t *testing.T) {
 		{"measure", "link.access.^forwards.lost", "link.access has no field forwards (did you mean forward?)"},
 		{"measure", "link.access.forward.^lots", "has no field lots (did you mean lost?)"},
 		{"predict", "^link.access.forward.lost", "link is what was measured"},
+		{"measure", "capture.^clint.packets", "the lab captures at no node clint (did you mean client?)"},
+		{"measure", "capture.client.^flows[0].connections", "capture.client has no field flows (did you mean flow?)"},
+		{"measure", "capture.client.flow.^gett.connections", "the lab has no flow gett (did you mean get?)"},
+		{"measure", "capture.client.flow.get.client.^retransmits", "has no field retransmits"},
+		{"predict", "^capture.client.packets", "capture is what was measured"},
 		{"measure", "^flw.get.connect.p50", "unknown name flw (did you mean flow?)"},
 		{"measure", "1 + ^rrt", "unknown name rrt (did you mean rtt?)"},
 		{"measure", "kernel.^hzz", "kernel has no field hzz (did you mean hz?)"},
@@ -278,6 +301,10 @@ func TestEvaluationErrors(t *testing.T) {
 		{"flow.bulk.client.latency.p50", "the flow bulk failed: connection reset by peer"},
 		{"flow.get.server.tcp_info.snd_cwnd", "flow.get.server.tcp_info was not reported"},
 		{"flow.bulk.errors.reset", "flow.bulk.connections was not reported"},
+		{`capture["node-1"].all.connections`, "the capture at node-1 is not whole: 1 packets were dropped and 0 left out"},
+		{`capture["node-1"].flow.get.connections`, "the capture at node-1 is not whole"},
+		{"capture.client.flow.bulk.connections", "at client no connection of the flow bulk was captured"},
+		{"capture.client.flow.get.syn_ack.p50", "is of no measurement: the count is 0"},
 		{"counter.client.TcpActiveOpen", "the kernel of client has no counter TcpActiveOpen (did you mean TcpActiveOpens?)"},
 		{"counter.client.TcpExtDelayedACKs", "the kernel of client has no counter TcpExtDelayedACKs"},
 		{"link.access.forward.lateness.p50", "was not measured: the engine cannot know it"},

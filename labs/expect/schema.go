@@ -31,8 +31,8 @@ var counterName = regexp.MustCompile(`^[A-Z][A-Za-z0-9]{2,63}$`)
 // expressions know every field that TrialResult has, and no other.
 type schema struct {
 	types.Provider
-	flows, nodes, links []string
-	messages            map[string]protoreflect.MessageDescriptor
+	flows, nodes, links, captured []string
+	messages                      map[string]protoreflect.MessageDescriptor
 }
 
 func newSchema(lab *tcplabv1.Lab, base types.Provider) *schema {
@@ -44,12 +44,18 @@ func newSchema(lab *tcplabv1.Lab, base types.Provider) *schema {
 		for _, flow := range experiment.GetFlows() {
 			s.flows = append(s.flows, flow.GetName())
 		}
+		for _, node := range experiment.GetCapture().GetNodes() {
+			if !slices.Contains(s.captured, node) {
+				s.captured = append(s.captured, node)
+			}
+		}
 	}
 	for _, link := range lab.GetLinks() {
 		s.links = append(s.links, link.GetName())
 	}
 	s.add((*tcplabv1.FlowResult)(nil).ProtoReflect().Descriptor())
 	s.add((*tcplabv1.Kernel)(nil).ProtoReflect().Descriptor())
+	s.add((*tcplabv1.CapturedFlow)(nil).ProtoReflect().Descriptor())
 	return s
 }
 
@@ -90,6 +96,12 @@ func (s *schema) field(object, name string) (f field, ok bool) {
 		return field{typ: types.NewObjectType(wayType)}, ok
 	case wayType:
 		return wayField(name)
+	case capturesType:
+		return field{typ: types.NewObjectType(captureType)}, slices.Contains(s.captured, name)
+	case captureType:
+		return captureField(name)
+	case capturedFlowsType:
+		return field{typ: messageType((*tcplabv1.CapturedFlow)(nil))}, slices.Contains(s.flows, name)
 	case theoryType:
 		constant, ok := theoryConstants()[name]
 		return field{typ: constant.typ, unit: constant.unit}, ok
@@ -114,8 +126,12 @@ func (s *schema) field(object, name string) (f field, ok bool) {
 // open.
 func (s *schema) names(object string) []string {
 	switch object {
-	case flowsType:
+	case flowsType, capturedFlowsType:
 		return s.flows
+	case capturesType:
+		return s.captured
+	case captureType:
+		return captureNames()
 	case nodesType:
 		return s.nodes
 	case linksType:
@@ -197,7 +213,7 @@ func unitOf(name string) string {
 	switch {
 	case strings.HasSuffix(name, "_bps"):
 		return "bit/s"
-	case strings.HasPrefix(name, "bytes"), strings.HasSuffix(name, "_mss"), name == "snd_wnd":
+	case strings.HasPrefix(name, "bytes"), strings.HasSuffix(name, "_mss"), name == "mss", name == "snd_wnd":
 		return "B"
 	}
 	return ""
@@ -226,7 +242,7 @@ func messageType(m protoreflect.ProtoMessage) *types.Type {
 // FindStructType implements types.Provider.
 func (s *schema) FindStructType(name string) (*types.Type, bool) {
 	switch name {
-	case flowsType, nodesType, countersType, theoryType, linksType, linkType, wayType:
+	case flowsType, nodesType, countersType, theoryType, linksType, linkType, wayType, capturesType, captureType, capturedFlowsType:
 	default:
 		if _, ok := s.messages[name]; !ok {
 			return nil, false

@@ -116,11 +116,11 @@ func isOfTheWhole(name string) bool {
 // messageObject is a message of the contract; path names it in errors.
 func messageObject(path string, message protoreflect.Message) *object {
 	descriptor := message.Descriptor()
-	summary, isSummary := message.Interface().(*tcplabv1.LatencySummary)
+	empty := emptySummary(message)
 	return &object{typ: types.NewObjectType(string(descriptor.FullName())), get: func(name string) (any, error) {
 		fd := descriptor.Fields().ByName(protoreflect.Name(name))
 		path := path + "." + name
-		if isSummary && name != "count" && summary.GetCount() == 0 {
+		if empty && name != "count" {
 			return nil, fmt.Errorf("%s is of no measurement: the count is 0", path)
 		}
 		v := message.Get(fd)
@@ -165,6 +165,17 @@ func messageObject(path string, message protoreflect.Message) *object {
 		}
 		return nil, fmt.Errorf("%s cannot be read in an expression", path)
 	}}
+}
+
+// emptySummary reports whether a message describes durations, of which there are none.
+func emptySummary(message protoreflect.Message) bool {
+	switch summary := message.Interface().(type) {
+	case *tcplabv1.LatencySummary:
+		return summary.GetCount() == 0
+	case *tcplabv1.CapturedTimes:
+		return summary.GetCount() == 0
+	}
+	return false
 }
 
 // nodesObject is `counter` of one trial.
