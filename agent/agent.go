@@ -59,6 +59,8 @@ type Config struct {
 	// Management is the addresses at which the agent reaches its controller, or the controller
 	// it: traffic with them, from or to the port, is never shaped.
 	Management []netip.AddrPort
+	// Private are folders, beside SpoolDir and JournalDir, that programs of exec flows do not see.
+	Private []string
 	// Log takes what nobody asked for; nil: nothing.
 	Log *slog.Logger
 

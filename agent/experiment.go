@@ -46,7 +46,7 @@ type member struct {
 func (a *agent) newExperiment(ctx context.Context, t *trial, e *tcplabv1.Experiment, samples observe.Sink) (_ *experiment, err error) {
 	x := &experiment{spec: e, byName: map[string]*member{}}
 	x.prepare = func(ctx context.Context, spec *tcplabv1.Flow) (traffic, error) {
-		return a.prepare(ctx, t.deployment, spec, e, samples)
+		return a.prepare(ctx, t, spec, e, samples)
 	}
 	x.tell = func(r *tcplabv1.FlowResult) {
 		t.events.add(&tcplabv1.WatchTrialResponse{Event: &tcplabv1.WatchTrialResponse_FlowEnded{

@@ -120,29 +120,35 @@ func (d *deployment) startProgram(start *tcplabv1.Program) (*program.Program, <-
 	return p, ended, nil
 }
 
-// programSpec finds what surrounds a program.
+// programSpec is a program with what surrounds it.
 func (d *deployment) programSpec(start *tcplabv1.Program) (program.Spec, error) {
-	i := slices.IndexFunc(d.plan.Nodes, func(n topology.Node) bool { return n.Name == start.GetNode() })
-	if i < 0 {
-		return program.Spec{}, rpcerr.New(codes.NotFound, rpcerr.NotFound, "", "deployment %s has no node %s", d.id, start.GetNode())
-	}
-	if d.plan.Nodes[i].Foreign {
-		return program.Spec{}, rpcerr.New(codes.FailedPrecondition, rpcerr.LabInvalid, "Start programs of this host as ever: the link shapes what they send.",
-			"node %s is not of the lab's own making: there is nothing to enter", start.GetNode())
+	spec, err := d.surroundings(start.GetNode())
+	if err != nil {
+		return program.Spec{}, err
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {
 		home = ""
 	}
-	spec := program.Spec{
-		Node: d.standing.Nodes[i], HostName: start.GetNode(), Hosts: d.plan.Hosts(i), Resolv: resolvConf,
-		Argv: start.GetArgv(), Dir: start.GetDir(),
-		Env: program.Environment(home, start.GetTerminal() != nil, start.GetEnv()),
-	}
+	spec.Argv, spec.Dir = start.GetArgv(), start.GetDir()
+	spec.Env = program.Environment(home, start.GetTerminal() != nil, start.GetEnv())
 	if size := start.GetTerminal(); size != nil {
 		spec.Terminal = sizeOf(size)
 	}
 	return spec, nil
+}
+
+// surroundings are what a node is to every program in it.
+func (d *deployment) surroundings(node string) (program.Spec, error) {
+	i := slices.IndexFunc(d.plan.Nodes, func(n topology.Node) bool { return n.Name == node })
+	if i < 0 {
+		return program.Spec{}, rpcerr.New(codes.NotFound, rpcerr.NotFound, "", "deployment %s has no node %s", d.id, node)
+	}
+	if d.plan.Nodes[i].Foreign {
+		return program.Spec{}, rpcerr.New(codes.FailedPrecondition, rpcerr.LabInvalid, "Start programs of this host as ever: the link shapes what they send.",
+			"node %s is not of the lab's own making: there is nothing to enter", node)
+	}
+	return program.Spec{Node: d.standing.Nodes[i], HostName: node, Hosts: d.plan.Hosts(i), Resolv: resolvConf}, nil
 }
 
 func sizeOf(s *tcplabv1.TerminalSize) *program.Size {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -112,11 +111,7 @@ func (s *service) StartTrial(ctx context.Context, r *tcplabv1.StartTrialRequest)
 	if err := s.agent.command(r.GetTerm()); err != nil {
 		return nil, err
 	}
-	var start time.Time
-	if r.GetStartTime() != nil {
-		start = r.GetStartTime().AsTime()
-	}
-	if err := s.agent.startTrial(ctx, r.GetDeploymentId(), r.GetTrialId(), start); err != nil {
+	if err := s.agent.startTrial(ctx, r); err != nil {
 		return nil, err
 	}
 	return &tcplabv1.StartTrialResponse{}, nil

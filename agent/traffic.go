@@ -7,10 +7,17 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
+
+	"google.golang.org/grpc/codes"
 
 	"github.com/tcplab/tcplab/agent/flow"
+	"github.com/tcplab/tcplab/agent/flow/command"
 	"github.com/tcplab/tcplab/agent/flow/connect"
 	"github.com/tcplab/tcplab/agent/observe"
+	"github.com/tcplab/tcplab/agent/program"
+	"github.com/tcplab/tcplab/internal/rpcerr"
+	"github.com/tcplab/tcplab/labs"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
 
@@ -28,30 +35,78 @@ type traffic interface {
 }
 
 // newTraffic checks a flow and touches nothing.
-func newTraffic(spec *tcplabv1.Flow, cfg flow.Config) (traffic, error) {
+func (a *agent) newTraffic(t *trial, spec *tcplabv1.Flow, e *tcplabv1.Experiment, samples observe.Sink) (traffic, error) {
+	if spec.GetExec() != nil {
+		return a.newCommand(t, spec)
+	}
+	cfg, err := a.flowConfig(t.deployment, spec, e, samples)
+	if err != nil {
+		return nil, err
+	}
 	if spec.GetConnect() != nil {
 		return connect.New(spec, cfg)
 	}
 	return flow.New(spec, cfg)
 }
 
-// prepare opens a flow's port. The caller closes the flow.
-func (a *agent) prepare(ctx context.Context, d *deployment, spec *tcplabv1.Flow, e *tcplabv1.Experiment, samples observe.Sink) (traffic, error) {
+// flowConfig is what the flow is given beside its specification.
+func (a *agent) flowConfig(d *deployment, spec *tcplabv1.Flow, e *tcplabv1.Experiment, samples observe.Sink) (flow.Config, error) {
 	path := d.paths[spec.GetName()]
 	source := path.Source
 	if text := spec.GetSource(); text != "" {
 		var err error
 		if source, err = netip.ParseAddr(text); err != nil {
-			return nil, fmt.Errorf("flow %s: source: %w", spec.GetName(), err)
+			return flow.Config{}, fmt.Errorf("flow %s: source: %w", spec.GetName(), err)
 		}
 	}
-	f, err := newTraffic(spec, flow.Config{
+	return flow.Config{
 		Client:         flow.End{Node: spec.GetClient(), NS: d.standing.Nodes[path.Client], Addr: source},
 		Server:         flow.End{Node: spec.GetServer(), NS: d.standing.Nodes[path.Server], Addr: path.Destination},
 		SampleInterval: e.GetSampleInterval().AsDuration(),
 		Samples:        samples,
 		Log:            a.cfg.Log,
-	})
+	}, nil
+}
+
+// permit refuses a trial whose exec flows would start what is not permitted.
+func permit(lab *tcplabv1.Lab, permission tcplabv1.ExecPermission) error {
+	err := labs.Permit(lab, permission)
+	broken, ok := errors.AsType[labs.Violations](err)
+	if !ok {
+		return err
+	}
+	refused := rpcerr.New(codes.PermissionDenied, rpcerr.NotPermitted, "", "lab %s: %w", lab.GetName(), err)
+	for _, v := range broken {
+		refused.Violations = append(refused.Violations, rpcerr.Violation{Field: v.Field, Description: v.String()})
+	}
+	return refused
+}
+
+// newCommand is newTraffic for an exec flow.
+func (a *agent) newCommand(t *trial, spec *tcplabv1.Flow) (traffic, error) {
+	cfg := command.Config{Keep: t.files.keep}
+	for _, dir := range append([]string{a.cfg.SpoolDir, a.cfg.JournalDir}, a.cfg.Private...) {
+		if dir == "" {
+			continue
+		}
+		dir, err := filepath.Abs(dir)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Hidden = append(cfg.Hidden, dir)
+	}
+	for node, into := range map[string]*program.Spec{spec.GetClient(): &cfg.Client, spec.GetServer(): &cfg.Server} {
+		var err error
+		if *into, err = t.deployment.surroundings(node); err != nil {
+			return nil, err
+		}
+	}
+	return command.New(spec, cfg)
+}
+
+// prepare opens a flow's port. The caller closes the flow.
+func (a *agent) prepare(ctx context.Context, t *trial, spec *tcplabv1.Flow, e *tcplabv1.Experiment, samples observe.Sink) (traffic, error) {
+	f, err := a.newTraffic(t, spec, e, samples)
 	if err != nil {
 		return nil, err
 	}

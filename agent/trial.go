@@ -33,6 +33,7 @@ type trial struct {
 	cancel     context.CancelCauseFunc
 	ended      chan struct{} // closed when it is carried out and stored, before its last event
 	events     events
+	files      *artifacts // of its flows
 }
 
 // hasEnded reports whether the trial is carried out.
@@ -48,13 +49,21 @@ func (t *trial) hasEnded() bool {
 // startTrial starts a trial in a deployment, or finds it started.
 //
 //nolint:contextcheck // the trial outlives the call that starts it
-func (a *agent) startTrial(ctx context.Context, deploymentID, id string, start time.Time) error {
+func (a *agent) startTrial(ctx context.Context, r *tcplabv1.StartTrialRequest) error {
+	id := r.GetTrialId()
+	var start time.Time
+	if r.GetStartTime() != nil {
+		start = r.GetStartTime().AsTime()
+	}
 	if ahead := time.Until(start); !start.IsZero() && ahead > maxAhead {
 		return rpcerr.New(codes.InvalidArgument, rpcerr.RequestInvalid, "Choose an earlier time, and compare this host's clock.",
 			"the start is %v ahead, more than %v", ahead.Round(time.Millisecond), maxAhead)
 	}
-	d, err := a.deployment(ctx, deploymentID)
+	d, err := a.deployment(ctx, r.GetDeploymentId())
 	if err != nil {
+		return err
+	}
+	if err := permit(d.lab, r.GetExec()); err != nil {
 		return err
 	}
 	a.mu.Lock()
@@ -75,7 +84,7 @@ func (a *agent) startTrial(ctx context.Context, deploymentID, id string, start t
 		release()
 		return err
 	}
-	t := &trial{id: id, deployment: d, start: start, ended: make(chan struct{})}
+	t := &trial{id: id, deployment: d, start: start, ended: make(chan struct{}), files: &artifacts{trial: kept}}
 	life, cancel := context.WithCancelCause(d.life)
 	t.cancel = cancel
 	a.trials[id] = t
@@ -199,6 +208,7 @@ func (a *agent) measure(ctx context.Context, t *trial, kept *spool.Trial) (_ *tc
 		if storeErr == nil {
 			result.Artifacts = append(result.Artifacts, artifact)
 		}
+		result.Artifacts = append(result.Artifacts, t.files.committed()...)
 		err = errors.Join(err, storeErr)
 	}()
 	recorded := &captures{deployment: d, kept: kept}

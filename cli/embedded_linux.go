@@ -120,6 +120,7 @@ func (a *app) serve(ctx context.Context, dir string, st *store.Store, emptied fu
 			// A controller of this process has no claim on an earlier one's results.
 			SpoolDir: filepath.Join(dir, "spool"), DiscardSpool: true, HostName: hostName, Version: version(), Log: a.log.With("part", "agent"),
 			JournalDir: filepath.Join(journals, "journals"), PolicyPath: a.Getenv(policyVar), Watchdog: watchdog(),
+			Private: a.privateFolders(dir),
 		}, agentPipe)
 	})
 	controllerGroup.Go(func() error {
@@ -143,6 +144,18 @@ func (a *app) serve(ctx context.Context, dir string, st *store.Store, emptied fu
 			return err
 		},
 	}, nil
+}
+
+// privateFolders are those of tcplab's own state and of its standing labs, as far as there
+// are any.
+func (a *app) privateFolders(dir string) []string {
+	all := []string{dir}
+	for _, find := range []func() (string, error){a.stateDirectory, a.runtimeDirectory} {
+		if found, err := find(); err == nil {
+			all = append(all, found)
+		}
+	}
+	return all
 }
 
 // firstOfProgram is this process's part where it is the first one of a program in a node, and

@@ -29,6 +29,7 @@ type runFlags struct {
 	wait    time.Duration
 	dryRun  bool
 	keep    bool
+	exec    execFlag
 	output  format
 }
 
@@ -43,6 +44,10 @@ measured beside what was predicted. Nothing is left behind, however it ends.
 
 LAB is the name of a lab that is built in (tcplab lab list); FILE is a lab file,
 recognised by a slash, a dot or "-" for standard input.
+
+A lab file whose exec flows run programs of this host needs --allow-exec: what
+you have not read may do what any program may that nobody started.
+--allow-exec=root lets those that ask for it run as root.
 
 Exit status: 0 all expectations hold; 1 one does not; 2 wrong usage or lab;
 3 this host cannot run it; 4 a trial could not be carried out, or a link was
@@ -69,6 +74,8 @@ not what it should be; 130 interrupted.`,
 	flags.DurationVar(&f.wait, "wait", time.Hour, "how long to wait for another run on this host to end; 0 fails at once")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "print the plan, the topology and the time needed, and do nothing")
 	flags.BoolVar(&f.keep, "keep", false, "after a failure, hold the nodes to look around until interrupted")
+	flags.Var(&f.exec, "allow-exec", "let the lab's exec flows start programs of this host, as `nobody` or as root too")
+	flags.Lookup("allow-exec").NoOptDefVal = "nobody"
 	outputFlag(cmd, &f.output)
 	_ = cmd.RegisterFlagCompletionFunc("engine", cobra.FixedCompletions([]string{"auto", "netem", "wire"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
@@ -90,6 +97,11 @@ func (a *app) run(ctx context.Context, arg string, f *runFlags) error {
 	}
 	if _, err := file.Expand(overrides); err != nil {
 		return err
+	}
+	if !f.dryRun {
+		if err := file.Permit(overrides, options.GetExec()); err != nil {
+			return err
+		}
 	}
 	source := file.Source()
 	sent := labSourceMessage(source)
@@ -259,7 +271,7 @@ func parseOverrides(set []string) ([]labs.Override, error) {
 const maxRepeat = 1000
 
 func (f *runFlags) options() (*tcplabv1.RunOptions, error) {
-	options := &tcplabv1.RunOptions{Repeat: f.repeat, Seed: f.seed, Keep: f.keep}
+	options := &tcplabv1.RunOptions{Repeat: f.repeat, Seed: f.seed, Keep: f.keep, Exec: tcplabv1.ExecPermission(f.exec)}
 	switch f.engine {
 	case "auto":
 		options.Engine = tcplabv1.Engine_ENGINE_AUTO

@@ -63,7 +63,14 @@ func (s *runService) CreateRun(ctx context.Context, req *tcplabv1.CreateRunReque
 			return nil, err
 		}
 	}
-	plan, err := newPlan(req, options)
+	labs, err := points(req)
+	if err != nil {
+		return nil, err
+	}
+	if options.Exec, err = permit(req, labs, options.GetExec()); err != nil {
+		return nil, err
+	}
+	plan, err := run.NewPlan(labs, options)
 	if err != nil {
 		return nil, err
 	}

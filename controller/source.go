@@ -3,6 +3,7 @@ package controller
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -104,6 +105,37 @@ func parse(req asked) (*labs.File, []labs.Override, error) {
 		overrides = append(overrides, labs.Override{Name: o.GetName(), Values: o.GetValues()})
 	}
 	return file, overrides, nil
+}
+
+// permit refuses what the points' exec flows would start without permission, and returns what they
+// need: labs that tcplab brings along have a permission of their own.
+func permit(req asked, points []*tcplabv1.Lab, permission tcplabv1.ExecPermission) (tcplabv1.ExecPermission, error) {
+	needs := tcplabv1.ExecPermission_EXEC_PERMISSION_UNSPECIFIED
+	for _, lab := range points {
+		needs = max(needs, labs.ExecNeeds(lab))
+	}
+	if needs <= permission {
+		return needs, nil
+	}
+	var err error
+	if req.GetLab() != nil {
+		err = labs.Permit(req.GetLab(), permission)
+	} else {
+		file, overrides, parseErr := parse(req)
+		if parseErr != nil {
+			return needs, invalid(parseErr)
+		}
+		err = file.Permit(overrides, permission)
+	}
+	if err == nil {
+		return needs, nil
+	}
+	refused := invalid(err)
+	if e, ok := errors.AsType[*rpcerr.Error](refused); ok {
+		e.Code, e.Reason = codes.PermissionDenied, rpcerr.NotPermitted
+		e.Message = strings.Replace(e.Message, "the lab is wrong", "the lab is not permitted", 1)
+	}
+	return needs, refused
 }
 
 // invalid puts what package labs found wrong into the contract's form.

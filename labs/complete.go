@@ -169,6 +169,10 @@ func completeFlow(f *tcplabv1.Flow) {
 	if k := f.GetConnect(); k != nil {
 		completeConnect(f, k)
 	}
+	if f.GetExec() != nil {
+		completeExec(f.GetExec())
+		return // its sockets are its programs' own
+	}
 	if f.Socket == nil {
 		f.Socket = &tcplabv1.SocketOptions{}
 	}

@@ -128,6 +128,8 @@ func (c *converter) flow(s *flowSpec, path string) *tcplabv1.Flow {
 		c.burst(s.Burst, f, path)
 	case s.Connect != nil:
 		c.connect(s.Connect, f, path)
+	case s.Exec != nil:
+		c.exec(s.Exec, f, path)
 	default:
 		c.add(s.At.at, "give it one of "+strings.Join(flowKinds(), ", "), "the flow does nothing")
 	}
@@ -138,7 +140,7 @@ func (c *converter) flow(s *flowSpec, path string) *tcplabv1.Flow {
 }
 
 // flowKinds are the keys of what a flow does.
-func flowKinds() []string { return []string{"bulk", "transaction", "burst", "connect"} }
+func flowKinds() []string { return []string{"bulk", "transaction", "burst", "connect", "exec"} }
 
 func (c *converter) ends(n *node, path string) {
 	c.from(n.get("from"), "%s.client", path)

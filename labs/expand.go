@@ -3,6 +3,7 @@ package labs
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -90,10 +91,11 @@ func (f *File) expand(overrides []Override, to purpose) ([]*tcplabv1.Lab, error)
 
 // expansion is what the points of a file have in common.
 type expansion struct {
-	file    *File
-	purpose purpose
-	checked map[string]bool // expectations that were, by what their types depend on
-	files   *attachments
+	file       *File
+	purpose    purpose
+	permission *tcplabv1.ExecPermission // to start programs; nil: it is not asked
+	checked    map[string]bool          // expectations that were, by what their types depend on
+	files      *attachments
 }
 
 // boundSweep counts the points, and refuses too many.
@@ -236,6 +238,9 @@ func (e *expansion) at(params paramList, choice []int) (*tcplabv1.Lab, error) {
 	}
 	Complete(lab)
 	c.tell(validateAll(lab, e.purpose, e.checked))
+	if e.permission != nil && r.err() == nil {
+		c.tell(Permit(lab, *e.permission))
+	}
 	if err := r.err(); err != nil {
 		return nil, err
 	}
@@ -293,7 +298,7 @@ func expectationTypes(lab *tcplabv1.Lab, e *tcplabv1.Expectation) string {
 	for _, x := range lab.GetExperiments() {
 		fmt.Fprintf(&b, " %q", x.GetCapture().GetNodes())
 		for _, f := range x.GetFlows() {
-			fmt.Fprintf(&b, " %s:%T:%s:%s", f.GetName(), f.GetKind(), f.GetClient(), f.GetServer())
+			fmt.Fprintf(&b, " %s:%T:%s:%s:%s", f.GetName(), f.GetKind(), f.GetClient(), f.GetServer(), slices.Sorted(maps.Keys(f.GetExec().GetMetrics())))
 		}
 	}
 	return b.String()

@@ -52,9 +52,10 @@ func TestReferenceHasEveryKey(t *testing.T) {
 	}
 }
 
-// once is the path of a key, where that of a shape is the same wherever the
-// shape stands: it is explained once.
+// once is the path of a key, where that of a shape, or of a program, is the same wherever
+// it stands: it is explained once.
 func once(path string) string {
+	path = strings.ReplaceAll(path, "/exec/client/", "/exec/server/") // programs both
 	within, key := "", path
 	if i := strings.LastIndexByte(path, '/'); i > 0 {
 		within, key = path[:i], path[i:]

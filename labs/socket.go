@@ -160,15 +160,18 @@ const (
 	ecnSysctl      = "net.ipv4.tcp_ecn"
 )
 
-// completeNodes gives the flow's nodes the sysctls that its socket options need, where
+// completeNodes gives the flow's nodes the sysctls that its socket options and programs need, where
 // they do not set them.
 func completeNodes(lab *tcplabv1.Lab, f *tcplabv1.Flow) {
 	needed := make(map[string]string)
 	if f.GetSocket().GetFastOpen() {
 		needed[fastOpenSysctl] = strconv.Itoa(fastOpenClient | fastOpenServer)
 	}
-	if f.GetSocket().Ecn != nil {
+	if s := f.GetSocket(); s != nil && s.Ecn != nil {
 		needed[ecnSysctl] = ecnValue(f.GetSocket().GetEcn())
+	}
+	if f.GetExec() != nil {
+		needed[portsSysctl] = "0"
 	}
 	for _, n := range lab.GetNodes() {
 		if n.GetName() != f.GetClient() && n.GetName() != f.GetServer() {

@@ -324,6 +324,9 @@ func (v *validation) flow(field string, f *tcplabv1.Flow, timeout time.Duration,
 		v.connect(field+".connect", f, timeout-f.GetStart().AsDuration())
 	}
 	v.source(field+".source", f)
+	if f.GetExec() != nil {
+		v.exec(field+".exec", f, timeout)
+	}
 	v.socket(field+".socket", f)
 }
 

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"syscall"
 
@@ -30,6 +31,9 @@ type settings struct {
 	Argv, Env               []string
 	Dir                     string
 	Terminal                bool
+	Folder                  *Folder      `json:",omitempty"`
+	Gainless                bool         `json:",omitempty"`
+	Confined                *Confinement `json:",omitempty"`
 }
 
 // order is what the first process is told: first the program, then signals.
@@ -61,6 +65,8 @@ func First() int {
 		return 1 // nobody is there to be told
 	}
 	unix.Umask(0o022) // whatever the agent's is
+	// What restrains the program is a matter of the thread that starts it.
+	runtime.LockOSThread()
 	if err := o.Program.surround(); err != nil {
 		_ = say.Encode(report{Failure: err.Error()})
 		return 1
@@ -136,9 +142,13 @@ func (s *settings) start() (pid int, exit *Exit) {
 	if err != nil {
 		return fail(statusNotRun, "%s: %v", s.Argv[0], errno(err))
 	}
+	who, err := s.restrain()
+	if err != nil {
+		return fail(statusNotRun, "%v", err)
+	}
 	files := []uintptr{stdioFD, stdioFD + 1, stdioFD + 2}
 	pid, err = syscall.ForkExec(path, s.Argv, &syscall.ProcAttr{
-		Env: s.Env, Files: files, Sys: &syscall.SysProcAttr{Setsid: true, Setctty: s.Terminal, Ctty: 0},
+		Env: s.Env, Files: files, Sys: &syscall.SysProcAttr{Setsid: true, Setctty: s.Terminal, Ctty: 0, Credential: who},
 	})
 	for _, fd := range files {
 		unix.Close(int(fd))

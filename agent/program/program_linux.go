@@ -37,6 +37,22 @@ type Spec struct {
 	Env      []string      // "NAME=value", all of them
 	Dir      string        // where it starts; empty: "/"
 	Terminal *Size         // of the terminal that it gets; nil: it has pipes
+	Folder   *Folder       // in the place of /tmp; nil: the host's /tmp
+	Gainless bool          // it can gain no privilege by execve(2) (no_new_privs)
+	Confined *Confinement  // nil: it may do what the agent's user may
+}
+
+// Folder is a program's own /tmp: in memory, and gone with it.
+type Folder struct {
+	Files map[string]string // text files in it, by name
+}
+
+// Confinement makes a program that of nobody. It is Gainless, sees every file system
+// read-only but for its Folder and /dev/shm, and dumps no core. It runs as user and group
+// 65534, or where this process is root of a user namespace that has no such user as
+// that root, without any capability.
+type Confinement struct {
+	Hidden []string // folders that it does not see; those that are not there are not
 }
 
 // Size of a terminal in characters.
@@ -142,6 +158,7 @@ func Start(spec Spec) (_ *Program, err error) {
 	err = p.order(order{Program: &settings{
 		HostName: spec.HostName, Hosts: spec.Hosts, Resolv: spec.Resolv,
 		Argv: spec.Argv, Env: spec.Env, Dir: spec.Dir, Terminal: spec.Terminal != nil,
+		Folder: spec.Folder, Gainless: spec.Gainless || spec.Confined != nil, Confined: spec.Confined,
 	}})
 	if err != nil {
 		p.Kill()

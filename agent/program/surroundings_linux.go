@@ -27,6 +27,14 @@ func (s *settings) surround() error {
 			return fmt.Errorf("mount the node's own %s: %w", at, err)
 		}
 	}
+	if s.Confined != nil {
+		if err := s.Confined.confine(); err != nil {
+			return err
+		}
+	}
+	if s.Folder != nil {
+		return s.Folder.make(s.Confined != nil)
+	}
 	return nil
 }
 

@@ -119,7 +119,9 @@ func describe(link *tcplabv1.LinkReport) string {
 // follow starts the experiments and follows them to their end.
 func (t *trial) follow(ctx context.Context) *failure {
 	t.started = true
-	_, err := t.drive.Agent.StartTrial(ctx, &tcplabv1.StartTrialRequest{Term: t.drive.Term, DeploymentId: t.message.GetId(), TrialId: t.message.GetId()})
+	_, err := t.drive.Agent.StartTrial(ctx, &tcplabv1.StartTrialRequest{
+		Term: t.drive.Term, DeploymentId: t.message.GetId(), TrialId: t.message.GetId(), Exec: t.drive.run.GetOptions().GetExec(),
+	})
 	if err != nil {
 		return agentFailure(ctx, "start the trial", err)
 	}

@@ -52,6 +52,8 @@ const (
 	Changed Reason = "CHANGED"
 	// LinkWrong: a link is not what it should be.
 	LinkWrong Reason = "LINK_WRONG"
+	// NotPermitted: the lab would start programs that nobody has permitted; violations say which.
+	NotPermitted Reason = "NOT_PERMITTED"
 )
 
 // Violation is one mistake in a file or request.

@@ -29,6 +29,7 @@ const (
 	parameters   reach = iota // the point and theory: what is known before a run
 	predictions               // and the kernel
 	measurements              // and flows, counters, links and captures
+	printed                   // of a metric: json, client and server, and nothing else
 )
 
 // roots are the names of each reach besides the parameters.

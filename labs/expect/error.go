@@ -181,7 +181,10 @@ func (env *environment) explainName(src string, tree *ast.AST, e ast.Expr) *Erro
 // unknownName says why a name that starts an expression is not known.
 func (env *environment) unknownName(name string) string {
 	if _, ok := measurements.roots()[name]; ok {
-		if env.reach == parameters {
+		switch env.reach {
+		case printed:
+			return name + " is not known to a metric: json, client and server are"
+		case parameters:
 			return name + " is not known before the run: only parameters and theory are"
 		}
 		return name + " is what was measured: a prediction uses parameters, theory and kernel"

@@ -10,6 +10,7 @@
 //	                          flow.get.client.tcp_info.snd_cwnd; durations are in seconds.
 //	                          flow.get.client.latency is flow.get.latency; so is .connect
 //	flow.NAME.outcome         how it ended: "completed", "refused", "reset", "deadline", … (FlowOutcome)
+//	flow.NAME.metrics.METRIC  a number that an exec flow found in what its programs printed
 //	counter.NODE.NAME         a kernel counter's difference; counter["node-1"].NAME where the
 //	                          node's name has a hyphen
 //	link.NAME.forward.…       what a direction of a link, all its paths together, did during

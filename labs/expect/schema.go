@@ -32,11 +32,12 @@ var counterName = regexp.MustCompile(`^[A-Z][A-Za-z0-9]{2,63}$`)
 type schema struct {
 	types.Provider
 	flows, nodes, links, captured []string
+	metrics                       map[string][]string // of exec flows, by flow
 	messages                      map[string]protoreflect.MessageDescriptor
 }
 
 func newSchema(lab *tcplabv1.Lab, base types.Provider) *schema {
-	s := &schema{Provider: base, messages: map[string]protoreflect.MessageDescriptor{}}
+	s := &schema{Provider: base, metrics: metricsOf(lab), messages: map[string]protoreflect.MessageDescriptor{}}
 	for _, node := range lab.GetNodes() {
 		s.nodes = append(s.nodes, node.GetName())
 	}
@@ -84,6 +85,9 @@ type field struct {
 func (s *schema) field(object, name string) (f field, ok bool) {
 	switch object {
 	case flowsType:
+		if len(s.metrics[name]) > 0 {
+			return field{typ: types.NewObjectType(execPrefix + name)}, true
+		}
 		return field{typ: messageType((*tcplabv1.FlowResult)(nil))}, slices.Contains(s.flows, name)
 	case nodesType:
 		return field{typ: types.NewObjectType(countersType)}, slices.Contains(s.nodes, name)
@@ -102,9 +106,14 @@ func (s *schema) field(object, name string) (f field, ok bool) {
 		return captureField(name)
 	case capturedFlowsType:
 		return field{typ: messageType((*tcplabv1.CapturedFlow)(nil))}, slices.Contains(s.flows, name)
+	case programType:
+		return programField(name)
 	case theoryType:
 		constant, ok := theoryConstants()[name]
 		return field{typ: constant.typ, unit: constant.unit}, ok
+	}
+	if f, ok, ours := s.execField(object, name); ours {
+		return f, ok
 	}
 	message, ok := s.messages[object]
 	if !ok {
@@ -140,6 +149,8 @@ func (s *schema) names(object string) []string {
 		return slices.Sorted(maps.Keys(ways()))
 	case wayType:
 		return wayNames()
+	case programType:
+		return []string{"json", "status", "elapsed"}
 	case theoryType:
 		var names []string
 		for name := range theoryConstants() {
@@ -147,6 +158,12 @@ func (s *schema) names(object string) []string {
 		}
 		slices.Sort(names)
 		return names
+	}
+	if flow, ok := strings.CutPrefix(object, metricPrefix); ok {
+		return s.metrics[flow]
+	}
+	if strings.HasPrefix(object, execPrefix) {
+		return append(s.names(messageType((*tcplabv1.FlowResult)(nil)).TypeName()), "metrics")
 	}
 	message, ok := s.messages[object]
 	if !ok {
@@ -242,9 +259,10 @@ func messageType(m protoreflect.ProtoMessage) *types.Type {
 // FindStructType implements types.Provider.
 func (s *schema) FindStructType(name string) (*types.Type, bool) {
 	switch name {
-	case flowsType, nodesType, countersType, theoryType, linksType, linkType, wayType, capturesType, captureType, capturedFlowsType:
+	case flowsType, nodesType, countersType, theoryType, linksType, linkType, wayType, capturesType, captureType, capturedFlowsType, programType:
 	default:
-		if _, ok := s.messages[name]; !ok {
+		_, ok := s.messages[name]
+		if !ok && !strings.HasPrefix(name, execPrefix) && !strings.HasPrefix(name, metricPrefix) {
 			return nil, false
 		}
 	}

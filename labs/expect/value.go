@@ -90,6 +90,9 @@ func flowObject(flow *tcplabv1.FlowResult) *object {
 			}
 			return connections.(*object).get(name)
 		}
+		if name == "metrics" {
+			return metricsObject(flow), nil
+		}
 		v, err := read(name)
 		end, ok := v.(*object)
 		if err != nil || !ok || (name != "client" && name != "server") {

@@ -860,7 +860,9 @@ type StartTrialRequest struct {
 	// When the trial's first experiment starts, by this host's clock, so that several hosts start
 	// together: until then its flows are made ready. Up to 1 min ahead; a trial whose flows are not
 	// ready by then fails. Unset: as soon as they are.
-	StartTime     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// What the lab's exec flows may start. A trial of a lab that would start more is refused.
+	Exec          ExecPermission `protobuf:"varint,5,opt,name=exec,proto3,enum=tcplab.v1.ExecPermission" json:"exec,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -921,6 +923,13 @@ func (x *StartTrialRequest) GetStartTime() *timestamppb.Timestamp {
 		return x.StartTime
 	}
 	return nil
+}
+
+func (x *StartTrialRequest) GetExec() ExecPermission {
+	if x != nil {
+		return x.Exec
+	}
+	return ExecPermission_EXEC_PERMISSION_UNSPECIFIED
 }
 
 // StartTrialResponse is empty: the trial is under way.
@@ -1766,7 +1775,7 @@ var File_tcplab_v1_agent_service_proto protoreflect.FileDescriptor
 
 const file_tcplab_v1_agent_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dtcplab/v1/agent_service.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14tcplab/v1/host.proto\x1a\x13tcplab/v1/lab.proto\x1a\x17tcplab/v1/program.proto\x1a\x15tcplab/v1/trial.proto\"\x10\n" +
+	"\x1dtcplab/v1/agent_service.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14tcplab/v1/exec.proto\x1a\x14tcplab/v1/host.proto\x1a\x13tcplab/v1/lab.proto\x1a\x17tcplab/v1/program.proto\x1a\x15tcplab/v1/trial.proto\"\x10\n" +
 	"\x0eGetHostRequest\"6\n" +
 	"\x0fGetHostResponse\x12#\n" +
 	"\x04host\x18\x01 \x01(\v2\x0f.tcplab.v1.HostR\x04host\"\xdb\x01\n" +
@@ -1812,13 +1821,14 @@ const file_tcplab_v1_agent_service_proto_rawDesc = "" +
 	"\x15StartSchedulesRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12,\n" +
 	"\rdeployment_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\fdeploymentId\"\x18\n" +
-	"\x16StartSchedulesResponse\"\xd2\x01\n" +
+	"\x16StartSchedulesResponse\"\x8b\x02\n" +
 	"\x11StartTrialRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12,\n" +
 	"\rdeployment_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\fdeploymentId\x12@\n" +
 	"\btrial_id\x18\x03 \x01(\tB%\xbaH\"r \x18d2\x1c^[a-zA-Z0-9][a-zA-Z0-9._-]*$R\atrialId\x129\n" +
 	"\n" +
-	"start_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\"\x14\n" +
+	"start_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x127\n" +
+	"\x04exec\x18\x05 \x01(\x0e2\x19.tcplab.v1.ExecPermissionB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04exec\"\x14\n" +
 	"\x12StartTrialResponse\"7\n" +
 	"\x11WatchTrialRequest\x12\"\n" +
 	"\btrial_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\atrialId\"\x8d\x02\n" +
@@ -1941,8 +1951,9 @@ var file_tcplab_v1_agent_service_proto_goTypes = []any{
 	(*ProgramInput)(nil),             // 37: tcplab.v1.ProgramInput
 	(*ProgramOutput)(nil),            // 38: tcplab.v1.ProgramOutput
 	(*timestamppb.Timestamp)(nil),    // 39: google.protobuf.Timestamp
-	(FlowOutcome)(0),                 // 40: tcplab.v1.FlowOutcome
-	(*TrialResult)(nil),              // 41: tcplab.v1.TrialResult
+	(ExecPermission)(0),              // 40: tcplab.v1.ExecPermission
+	(FlowOutcome)(0),                 // 41: tcplab.v1.FlowOutcome
+	(*TrialResult)(nil),              // 42: tcplab.v1.TrialResult
 }
 var file_tcplab_v1_agent_service_proto_depIdxs = []int32{
 	32, // 0: tcplab.v1.GetHostResponse.host:type_name -> tcplab.v1.Host
@@ -1958,45 +1969,46 @@ var file_tcplab_v1_agent_service_proto_depIdxs = []int32{
 	37, // 10: tcplab.v1.RunProgramRequest.input:type_name -> tcplab.v1.ProgramInput
 	38, // 11: tcplab.v1.RunProgramResponse.output:type_name -> tcplab.v1.ProgramOutput
 	39, // 12: tcplab.v1.StartTrialRequest.start_time:type_name -> google.protobuf.Timestamp
-	39, // 13: tcplab.v1.WatchTrialResponse.time:type_name -> google.protobuf.Timestamp
-	19, // 14: tcplab.v1.WatchTrialResponse.experiment_started:type_name -> tcplab.v1.ExperimentStarted
-	20, // 15: tcplab.v1.WatchTrialResponse.flow_ended:type_name -> tcplab.v1.FlowEnded
-	21, // 16: tcplab.v1.WatchTrialResponse.trial_ended:type_name -> tcplab.v1.TrialEnded
-	40, // 17: tcplab.v1.FlowEnded.outcome:type_name -> tcplab.v1.FlowOutcome
-	41, // 18: tcplab.v1.TrialEnded.result:type_name -> tcplab.v1.TrialResult
-	0,  // 19: tcplab.v1.AgentService.GetHost:input_type -> tcplab.v1.GetHostRequest
-	2,  // 20: tcplab.v1.AgentService.Apply:input_type -> tcplab.v1.ApplyRequest
-	5,  // 21: tcplab.v1.AgentService.Verify:input_type -> tcplab.v1.VerifyRequest
-	13, // 22: tcplab.v1.AgentService.StartSchedules:input_type -> tcplab.v1.StartSchedulesRequest
-	7,  // 23: tcplab.v1.AgentService.ReadLinks:input_type -> tcplab.v1.ReadLinksRequest
-	9,  // 24: tcplab.v1.AgentService.ChangeLink:input_type -> tcplab.v1.ChangeLinkRequest
-	11, // 25: tcplab.v1.AgentService.RunProgram:input_type -> tcplab.v1.RunProgramRequest
-	15, // 26: tcplab.v1.AgentService.StartTrial:input_type -> tcplab.v1.StartTrialRequest
-	17, // 27: tcplab.v1.AgentService.WatchTrial:input_type -> tcplab.v1.WatchTrialRequest
-	22, // 28: tcplab.v1.AgentService.CancelTrial:input_type -> tcplab.v1.CancelTrialRequest
-	24, // 29: tcplab.v1.AgentService.ReadArtifact:input_type -> tcplab.v1.ReadArtifactRequest
-	26, // 30: tcplab.v1.AgentService.AcknowledgeTrial:input_type -> tcplab.v1.AcknowledgeTrialRequest
-	28, // 31: tcplab.v1.AgentService.RenewLease:input_type -> tcplab.v1.RenewLeaseRequest
-	30, // 32: tcplab.v1.AgentService.Remove:input_type -> tcplab.v1.RemoveRequest
-	1,  // 33: tcplab.v1.AgentService.GetHost:output_type -> tcplab.v1.GetHostResponse
-	3,  // 34: tcplab.v1.AgentService.Apply:output_type -> tcplab.v1.ApplyResponse
-	6,  // 35: tcplab.v1.AgentService.Verify:output_type -> tcplab.v1.VerifyResponse
-	14, // 36: tcplab.v1.AgentService.StartSchedules:output_type -> tcplab.v1.StartSchedulesResponse
-	8,  // 37: tcplab.v1.AgentService.ReadLinks:output_type -> tcplab.v1.ReadLinksResponse
-	10, // 38: tcplab.v1.AgentService.ChangeLink:output_type -> tcplab.v1.ChangeLinkResponse
-	12, // 39: tcplab.v1.AgentService.RunProgram:output_type -> tcplab.v1.RunProgramResponse
-	16, // 40: tcplab.v1.AgentService.StartTrial:output_type -> tcplab.v1.StartTrialResponse
-	18, // 41: tcplab.v1.AgentService.WatchTrial:output_type -> tcplab.v1.WatchTrialResponse
-	23, // 42: tcplab.v1.AgentService.CancelTrial:output_type -> tcplab.v1.CancelTrialResponse
-	25, // 43: tcplab.v1.AgentService.ReadArtifact:output_type -> tcplab.v1.ReadArtifactResponse
-	27, // 44: tcplab.v1.AgentService.AcknowledgeTrial:output_type -> tcplab.v1.AcknowledgeTrialResponse
-	29, // 45: tcplab.v1.AgentService.RenewLease:output_type -> tcplab.v1.RenewLeaseResponse
-	31, // 46: tcplab.v1.AgentService.Remove:output_type -> tcplab.v1.RemoveResponse
-	33, // [33:47] is the sub-list for method output_type
-	19, // [19:33] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	40, // 13: tcplab.v1.StartTrialRequest.exec:type_name -> tcplab.v1.ExecPermission
+	39, // 14: tcplab.v1.WatchTrialResponse.time:type_name -> google.protobuf.Timestamp
+	19, // 15: tcplab.v1.WatchTrialResponse.experiment_started:type_name -> tcplab.v1.ExperimentStarted
+	20, // 16: tcplab.v1.WatchTrialResponse.flow_ended:type_name -> tcplab.v1.FlowEnded
+	21, // 17: tcplab.v1.WatchTrialResponse.trial_ended:type_name -> tcplab.v1.TrialEnded
+	41, // 18: tcplab.v1.FlowEnded.outcome:type_name -> tcplab.v1.FlowOutcome
+	42, // 19: tcplab.v1.TrialEnded.result:type_name -> tcplab.v1.TrialResult
+	0,  // 20: tcplab.v1.AgentService.GetHost:input_type -> tcplab.v1.GetHostRequest
+	2,  // 21: tcplab.v1.AgentService.Apply:input_type -> tcplab.v1.ApplyRequest
+	5,  // 22: tcplab.v1.AgentService.Verify:input_type -> tcplab.v1.VerifyRequest
+	13, // 23: tcplab.v1.AgentService.StartSchedules:input_type -> tcplab.v1.StartSchedulesRequest
+	7,  // 24: tcplab.v1.AgentService.ReadLinks:input_type -> tcplab.v1.ReadLinksRequest
+	9,  // 25: tcplab.v1.AgentService.ChangeLink:input_type -> tcplab.v1.ChangeLinkRequest
+	11, // 26: tcplab.v1.AgentService.RunProgram:input_type -> tcplab.v1.RunProgramRequest
+	15, // 27: tcplab.v1.AgentService.StartTrial:input_type -> tcplab.v1.StartTrialRequest
+	17, // 28: tcplab.v1.AgentService.WatchTrial:input_type -> tcplab.v1.WatchTrialRequest
+	22, // 29: tcplab.v1.AgentService.CancelTrial:input_type -> tcplab.v1.CancelTrialRequest
+	24, // 30: tcplab.v1.AgentService.ReadArtifact:input_type -> tcplab.v1.ReadArtifactRequest
+	26, // 31: tcplab.v1.AgentService.AcknowledgeTrial:input_type -> tcplab.v1.AcknowledgeTrialRequest
+	28, // 32: tcplab.v1.AgentService.RenewLease:input_type -> tcplab.v1.RenewLeaseRequest
+	30, // 33: tcplab.v1.AgentService.Remove:input_type -> tcplab.v1.RemoveRequest
+	1,  // 34: tcplab.v1.AgentService.GetHost:output_type -> tcplab.v1.GetHostResponse
+	3,  // 35: tcplab.v1.AgentService.Apply:output_type -> tcplab.v1.ApplyResponse
+	6,  // 36: tcplab.v1.AgentService.Verify:output_type -> tcplab.v1.VerifyResponse
+	14, // 37: tcplab.v1.AgentService.StartSchedules:output_type -> tcplab.v1.StartSchedulesResponse
+	8,  // 38: tcplab.v1.AgentService.ReadLinks:output_type -> tcplab.v1.ReadLinksResponse
+	10, // 39: tcplab.v1.AgentService.ChangeLink:output_type -> tcplab.v1.ChangeLinkResponse
+	12, // 40: tcplab.v1.AgentService.RunProgram:output_type -> tcplab.v1.RunProgramResponse
+	16, // 41: tcplab.v1.AgentService.StartTrial:output_type -> tcplab.v1.StartTrialResponse
+	18, // 42: tcplab.v1.AgentService.WatchTrial:output_type -> tcplab.v1.WatchTrialResponse
+	23, // 43: tcplab.v1.AgentService.CancelTrial:output_type -> tcplab.v1.CancelTrialResponse
+	25, // 44: tcplab.v1.AgentService.ReadArtifact:output_type -> tcplab.v1.ReadArtifactResponse
+	27, // 45: tcplab.v1.AgentService.AcknowledgeTrial:output_type -> tcplab.v1.AcknowledgeTrialResponse
+	29, // 46: tcplab.v1.AgentService.RenewLease:output_type -> tcplab.v1.RenewLeaseResponse
+	31, // 47: tcplab.v1.AgentService.Remove:output_type -> tcplab.v1.RemoveResponse
+	34, // [34:48] is the sub-list for method output_type
+	20, // [20:34] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_agent_service_proto_init() }
@@ -2004,6 +2016,7 @@ func file_tcplab_v1_agent_service_proto_init() {
 	if File_tcplab_v1_agent_service_proto != nil {
 		return
 	}
+	file_tcplab_v1_exec_proto_init()
 	file_tcplab_v1_host_proto_init()
 	file_tcplab_v1_lab_proto_init()
 	file_tcplab_v1_program_proto_init()

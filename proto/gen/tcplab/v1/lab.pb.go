@@ -1437,6 +1437,7 @@ type Flow struct {
 	//	*Flow_Transaction
 	//	*Flow_Burst
 	//	*Flow_Connect
+	//	*Flow_Exec
 	Kind isFlow_Kind `protobuf_oneof:"kind"`
 	// Socket options of both ends.
 	Socket *SocketOptions `protobuf:"bytes,15,opt,name=socket,proto3" json:"socket,omitempty"`
@@ -1565,6 +1566,15 @@ func (x *Flow) GetConnect() *Connect {
 	return nil
 }
 
+func (x *Flow) GetExec() *Exec {
+	if x != nil {
+		if x, ok := x.Kind.(*Flow_Exec); ok {
+			return x.Exec
+		}
+	}
+	return nil
+}
+
 func (x *Flow) GetSocket() *SocketOptions {
 	if x != nil {
 		return x.Socket
@@ -1638,6 +1648,11 @@ type Flow_Connect struct {
 	Connect *Connect `protobuf:"bytes,8,opt,name=connect,proto3,oneof"`
 }
 
+type Flow_Exec struct {
+	// Programs in the flow's nodes.
+	Exec *Exec `protobuf:"bytes,11,opt,name=exec,proto3,oneof"`
+}
+
 func (*Flow_Bulk) isFlow_Kind() {}
 
 func (*Flow_Transaction) isFlow_Kind() {}
@@ -1645,6 +1660,8 @@ func (*Flow_Transaction) isFlow_Kind() {}
 func (*Flow_Burst) isFlow_Kind() {}
 
 func (*Flow_Connect) isFlow_Kind() {}
+
+func (*Flow_Exec) isFlow_Kind() {}
 
 // Bulk sends bytes from the client to the server, as fast as the connections take them unless it
 // is told slower, and ends when the server has read all of it.
@@ -2288,7 +2305,7 @@ var File_tcplab_v1_lab_proto protoreflect.FileDescriptor
 
 const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\n" +
-	"\x13tcplab/v1/lab.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17tcplab/v1/capture.proto\x1a\x17tcplab/v1/connect.proto\x1a\x14tcplab/v1/flow.proto\x1a\x15tcplab/v1/shape.proto\x1a\x16tcplab/v1/socket.proto\"\xf4\x03\n" +
+	"\x13tcplab/v1/lab.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17tcplab/v1/capture.proto\x1a\x17tcplab/v1/connect.proto\x1a\x14tcplab/v1/exec.proto\x1a\x14tcplab/v1/flow.proto\x1a\x15tcplab/v1/shape.proto\x1a\x16tcplab/v1/socket.proto\"\xf4\x03\n" +
 	"\x03Lab\x12.\n" +
 	"\x04name\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x18(2\x11^[a-z][a-z0-9-]*$R\x04name\x12\x1e\n" +
 	"\x05title\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x05title\x129\n" +
@@ -2386,7 +2403,7 @@ const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\x0fsample_interval\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
 	"\"\x02\b\x012\x04\x10\xc0\x84=R\x0esampleInterval\x12C\n" +
 	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x05*\x00R\atimeout\x12,\n" +
-	"\acapture\x18\b \x01(\v2\x12.tcplab.v1.CaptureR\acapture\"\xce\x05\n" +
+	"\acapture\x18\b \x01(\v2\x12.tcplab.v1.CaptureR\acapture\"\xf5\x05\n" +
 	"\x04Flow\x12.\n" +
 	"\x04name\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x18(2\x11^[a-z][a-z0-9_]*$R\x04name\x12\x1f\n" +
 	"\x06client\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x06client\x12\x1f\n" +
@@ -2395,7 +2412,8 @@ const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\x04bulk\x18\x05 \x01(\v2\x0f.tcplab.v1.BulkH\x00R\x04bulk\x12:\n" +
 	"\vtransaction\x18\x06 \x01(\v2\x16.tcplab.v1.TransactionH\x00R\vtransaction\x12(\n" +
 	"\x05burst\x18\a \x01(\v2\x10.tcplab.v1.BurstH\x00R\x05burst\x12.\n" +
-	"\aconnect\x18\b \x01(\v2\x12.tcplab.v1.ConnectH\x00R\aconnect\x120\n" +
+	"\aconnect\x18\b \x01(\v2\x12.tcplab.v1.ConnectH\x00R\aconnect\x12%\n" +
+	"\x04exec\x18\v \x01(\v2\x0f.tcplab.v1.ExecH\x00R\x04exec\x120\n" +
 	"\x06socket\x18\x0f \x01(\v2\x18.tcplab.v1.SocketOptionsR\x06socket\x12?\n" +
 	"\x05start\x18\x10 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\x05start\x12\x1f\n" +
 	"\x06source\x18\x11 \x01(\tB\a\xbaH\x04r\x02\x18-R\x06source\x12%\n" +
@@ -2552,12 +2570,13 @@ var file_tcplab_v1_lab_proto_goTypes = []any{
 	(*Capture)(nil),              // 33: tcplab.v1.Capture
 	(*Burst)(nil),                // 34: tcplab.v1.Burst
 	(*Connect)(nil),              // 35: tcplab.v1.Connect
-	(FlowFault)(0),               // 36: tcplab.v1.FlowFault
-	(*RateStep)(nil),             // 37: tcplab.v1.RateStep
-	(*Steady)(nil),               // 38: tcplab.v1.Steady
-	(*KeepAlive)(nil),            // 39: tcplab.v1.KeepAlive
-	(*PortRange)(nil),            // 40: tcplab.v1.PortRange
-	(*structpb.Value)(nil),       // 41: google.protobuf.Value
+	(*Exec)(nil),                 // 36: tcplab.v1.Exec
+	(FlowFault)(0),               // 37: tcplab.v1.FlowFault
+	(*RateStep)(nil),             // 38: tcplab.v1.RateStep
+	(*Steady)(nil),               // 39: tcplab.v1.Steady
+	(*KeepAlive)(nil),            // 40: tcplab.v1.KeepAlive
+	(*PortRange)(nil),            // 41: tcplab.v1.PortRange
+	(*structpb.Value)(nil),       // 42: google.protobuf.Value
 }
 var file_tcplab_v1_lab_proto_depIdxs = []int32{
 	21, // 0: tcplab.v1.Lab.point:type_name -> tcplab.v1.Lab.PointEntry
@@ -2607,27 +2626,28 @@ var file_tcplab_v1_lab_proto_depIdxs = []int32{
 	18, // 44: tcplab.v1.Flow.transaction:type_name -> tcplab.v1.Transaction
 	34, // 45: tcplab.v1.Flow.burst:type_name -> tcplab.v1.Burst
 	35, // 46: tcplab.v1.Flow.connect:type_name -> tcplab.v1.Connect
-	19, // 47: tcplab.v1.Flow.socket:type_name -> tcplab.v1.SocketOptions
-	24, // 48: tcplab.v1.Flow.start:type_name -> google.protobuf.Duration
-	24, // 49: tcplab.v1.Flow.duration:type_name -> google.protobuf.Duration
-	36, // 50: tcplab.v1.Flow.fault:type_name -> tcplab.v1.FlowFault
-	24, // 51: tcplab.v1.Bulk.duration:type_name -> google.protobuf.Duration
-	37, // 52: tcplab.v1.Bulk.rate_schedule:type_name -> tcplab.v1.RateStep
-	38, // 53: tcplab.v1.Bulk.steady:type_name -> tcplab.v1.Steady
-	24, // 54: tcplab.v1.Transaction.think_time:type_name -> google.protobuf.Duration
-	24, // 55: tcplab.v1.Transaction.server_time:type_name -> google.protobuf.Duration
-	37, // 56: tcplab.v1.Transaction.rate_schedule:type_name -> tcplab.v1.RateStep
-	39, // 57: tcplab.v1.SocketOptions.keep_alive:type_name -> tcplab.v1.KeepAlive
-	24, // 58: tcplab.v1.SocketOptions.user_timeout:type_name -> google.protobuf.Duration
-	24, // 59: tcplab.v1.SocketOptions.linger:type_name -> google.protobuf.Duration
-	40, // 60: tcplab.v1.SocketOptions.local_ports:type_name -> tcplab.v1.PortRange
-	4,  // 61: tcplab.v1.Expectation.over:type_name -> tcplab.v1.Over
-	41, // 62: tcplab.v1.Lab.PointEntry.value:type_name -> google.protobuf.Value
-	63, // [63:63] is the sub-list for method output_type
-	63, // [63:63] is the sub-list for method input_type
-	63, // [63:63] is the sub-list for extension type_name
-	63, // [63:63] is the sub-list for extension extendee
-	0,  // [0:63] is the sub-list for field type_name
+	36, // 47: tcplab.v1.Flow.exec:type_name -> tcplab.v1.Exec
+	19, // 48: tcplab.v1.Flow.socket:type_name -> tcplab.v1.SocketOptions
+	24, // 49: tcplab.v1.Flow.start:type_name -> google.protobuf.Duration
+	24, // 50: tcplab.v1.Flow.duration:type_name -> google.protobuf.Duration
+	37, // 51: tcplab.v1.Flow.fault:type_name -> tcplab.v1.FlowFault
+	24, // 52: tcplab.v1.Bulk.duration:type_name -> google.protobuf.Duration
+	38, // 53: tcplab.v1.Bulk.rate_schedule:type_name -> tcplab.v1.RateStep
+	39, // 54: tcplab.v1.Bulk.steady:type_name -> tcplab.v1.Steady
+	24, // 55: tcplab.v1.Transaction.think_time:type_name -> google.protobuf.Duration
+	24, // 56: tcplab.v1.Transaction.server_time:type_name -> google.protobuf.Duration
+	38, // 57: tcplab.v1.Transaction.rate_schedule:type_name -> tcplab.v1.RateStep
+	40, // 58: tcplab.v1.SocketOptions.keep_alive:type_name -> tcplab.v1.KeepAlive
+	24, // 59: tcplab.v1.SocketOptions.user_timeout:type_name -> google.protobuf.Duration
+	24, // 60: tcplab.v1.SocketOptions.linger:type_name -> google.protobuf.Duration
+	41, // 61: tcplab.v1.SocketOptions.local_ports:type_name -> tcplab.v1.PortRange
+	4,  // 62: tcplab.v1.Expectation.over:type_name -> tcplab.v1.Over
+	42, // 63: tcplab.v1.Lab.PointEntry.value:type_name -> google.protobuf.Value
+	64, // [64:64] is the sub-list for method output_type
+	64, // [64:64] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_lab_proto_init() }
@@ -2637,6 +2657,7 @@ func file_tcplab_v1_lab_proto_init() {
 	}
 	file_tcplab_v1_capture_proto_init()
 	file_tcplab_v1_connect_proto_init()
+	file_tcplab_v1_exec_proto_init()
 	file_tcplab_v1_flow_proto_init()
 	file_tcplab_v1_shape_proto_init()
 	file_tcplab_v1_socket_proto_init()
@@ -2650,6 +2671,7 @@ func file_tcplab_v1_lab_proto_init() {
 		(*Flow_Transaction)(nil),
 		(*Flow_Burst)(nil),
 		(*Flow_Connect)(nil),
+		(*Flow_Exec)(nil),
 	}
 	file_tcplab_v1_lab_proto_msgTypes[12].OneofWrappers = []any{
 		(*Bulk_Bytes)(nil),

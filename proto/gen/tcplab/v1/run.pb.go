@@ -480,7 +480,10 @@ type RunOptions struct {
 	Labels map[string]string `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// After a failure, keep the failed trial's nodes until the run is
 	// cancelled.
-	Keep          bool `protobuf:"varint,6,opt,name=keep,proto3" json:"keep,omitempty"`
+	Keep bool `protobuf:"varint,6,opt,name=keep,proto3" json:"keep,omitempty"`
+	// What the lab's exec flows may start. Default: nothing, and a lab that has any is refused; but the
+	// labs that tcplab brings along need no permission to run programs as nobody.
+	Exec          ExecPermission `protobuf:"varint,7,opt,name=exec,proto3,enum=tcplab.v1.ExecPermission" json:"exec,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -555,6 +558,13 @@ func (x *RunOptions) GetKeep() bool {
 		return x.Keep
 	}
 	return false
+}
+
+func (x *RunOptions) GetExec() ExecPermission {
+	if x != nil {
+		return x.Exec
+	}
+	return ExecPermission_EXEC_PERMISSION_UNSPECIFIED
 }
 
 // Trial is one execution of the experiments at one parameter point.
@@ -1539,7 +1549,7 @@ var File_tcplab_v1_run_proto protoreflect.FileDescriptor
 
 const file_tcplab_v1_run_proto_rawDesc = "" +
 	"\n" +
-	"\x13tcplab/v1/run.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tcplab/v1/capture.proto\x1a\x13tcplab/v1/lab.proto\x1a\x15tcplab/v1/trial.proto\"\xd8\x04\n" +
+	"\x13tcplab/v1/run.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tcplab/v1/capture.proto\x1a\x14tcplab/v1/exec.proto\x1a\x13tcplab/v1/lab.proto\x1a\x15tcplab/v1/trial.proto\"\xd8\x04\n" +
 	"\x03Run\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03lab\x18\x02 \x01(\tR\x03lab\x12\x14\n" +
@@ -1559,7 +1569,7 @@ const file_tcplab_v1_run_proto_rawDesc = "" +
 	"trialsDone\x12/\n" +
 	"\aoptions\x18\r \x01(\v2\x15.tcplab.v1.RunOptionsR\aoptions\x12)\n" +
 	"\x06engine\x18\x0e \x01(\x0e2\x11.tcplab.v1.EngineR\x06engine\x12\x16\n" +
-	"\x06remedy\x18\x0f \x01(\tR\x06remedy\"\xca\x02\n" +
+	"\x06remedy\x18\x0f \x01(\tR\x06remedy\"\x83\x03\n" +
 	"\n" +
 	"RunOptions\x12 \n" +
 	"\x06repeat\x18\x01 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\x06repeat\x123\n" +
@@ -1567,7 +1577,8 @@ const file_tcplab_v1_run_proto_rawDesc = "" +
 	"\x04seed\x18\x03 \x01(\x04R\x04seed\x12=\n" +
 	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x02*\x00R\atimeout\x12C\n" +
 	"\x06labels\x18\x05 \x03(\v2!.tcplab.v1.RunOptions.LabelsEntryB\b\xbaH\x05\x9a\x01\x02\x10dR\x06labels\x12\x12\n" +
-	"\x04keep\x18\x06 \x01(\bR\x04keep\x1a9\n" +
+	"\x04keep\x18\x06 \x01(\bR\x04keep\x127\n" +
+	"\x04exec\x18\a \x01(\x0e2\x19.tcplab.v1.ExecPermissionB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04exec\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfd\x01\n" +
@@ -1737,13 +1748,14 @@ var file_tcplab_v1_run_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
 	(Engine)(0),                   // 21: tcplab.v1.Engine
 	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
-	(*Lab)(nil),                   // 23: tcplab.v1.Lab
-	(*TrialResult)(nil),           // 24: tcplab.v1.TrialResult
-	(*LinkReport)(nil),            // 25: tcplab.v1.LinkReport
-	(*FlowResult)(nil),            // 26: tcplab.v1.FlowResult
-	(*NodeCounters)(nil),          // 27: tcplab.v1.NodeCounters
-	(*NodeCapture)(nil),           // 28: tcplab.v1.NodeCapture
-	(*structpb.Value)(nil),        // 29: google.protobuf.Value
+	(ExecPermission)(0),           // 23: tcplab.v1.ExecPermission
+	(*Lab)(nil),                   // 24: tcplab.v1.Lab
+	(*TrialResult)(nil),           // 25: tcplab.v1.TrialResult
+	(*LinkReport)(nil),            // 26: tcplab.v1.LinkReport
+	(*FlowResult)(nil),            // 27: tcplab.v1.FlowResult
+	(*NodeCounters)(nil),          // 28: tcplab.v1.NodeCounters
+	(*NodeCapture)(nil),           // 29: tcplab.v1.NodeCapture
+	(*structpb.Value)(nil),        // 30: google.protobuf.Value
 }
 var file_tcplab_v1_run_proto_depIdxs = []int32{
 	0,  // 0: tcplab.v1.Run.state:type_name -> tcplab.v1.RunState
@@ -1757,44 +1769,45 @@ var file_tcplab_v1_run_proto_depIdxs = []int32{
 	21, // 8: tcplab.v1.RunOptions.engine:type_name -> tcplab.v1.Engine
 	22, // 9: tcplab.v1.RunOptions.timeout:type_name -> google.protobuf.Duration
 	16, // 10: tcplab.v1.RunOptions.labels:type_name -> tcplab.v1.RunOptions.LabelsEntry
-	0,  // 11: tcplab.v1.Trial.state:type_name -> tcplab.v1.RunState
-	23, // 12: tcplab.v1.Trial.lab:type_name -> tcplab.v1.Lab
-	24, // 13: tcplab.v1.Trial.result:type_name -> tcplab.v1.TrialResult
-	0,  // 14: tcplab.v1.RunReport.state:type_name -> tcplab.v1.RunState
-	1,  // 15: tcplab.v1.RunReport.verdict:type_name -> tcplab.v1.Verdict
-	21, // 16: tcplab.v1.RunReport.engine:type_name -> tcplab.v1.Engine
-	8,  // 17: tcplab.v1.RunReport.expectations:type_name -> tcplab.v1.ExpectationResult
-	9,  // 18: tcplab.v1.RunReport.trials:type_name -> tcplab.v1.TrialReport
-	20, // 19: tcplab.v1.RunReport.create_time:type_name -> google.protobuf.Timestamp
-	22, // 20: tcplab.v1.RunReport.elapsed:type_name -> google.protobuf.Duration
-	1,  // 21: tcplab.v1.ExpectationResult.verdict:type_name -> tcplab.v1.Verdict
-	17, // 22: tcplab.v1.ExpectationResult.point:type_name -> tcplab.v1.ExpectationResult.PointEntry
-	18, // 23: tcplab.v1.TrialReport.point:type_name -> tcplab.v1.TrialReport.PointEntry
-	25, // 24: tcplab.v1.TrialReport.links:type_name -> tcplab.v1.LinkReport
-	26, // 25: tcplab.v1.TrialReport.flows:type_name -> tcplab.v1.FlowResult
-	0,  // 26: tcplab.v1.TrialReport.state:type_name -> tcplab.v1.RunState
-	27, // 27: tcplab.v1.TrialReport.counters:type_name -> tcplab.v1.NodeCounters
-	28, // 28: tcplab.v1.TrialReport.captures:type_name -> tcplab.v1.NodeCapture
-	20, // 29: tcplab.v1.RunEvent.time:type_name -> google.protobuf.Timestamp
-	4,  // 30: tcplab.v1.RunEvent.run:type_name -> tcplab.v1.Run
-	11, // 31: tcplab.v1.RunEvent.trial:type_name -> tcplab.v1.TrialProgress
-	8,  // 32: tcplab.v1.RunEvent.expectation:type_name -> tcplab.v1.ExpectationResult
-	12, // 33: tcplab.v1.RunEvent.held:type_name -> tcplab.v1.NodesHeld
-	19, // 34: tcplab.v1.TrialProgress.point:type_name -> tcplab.v1.TrialProgress.PointEntry
-	3,  // 35: tcplab.v1.TrialProgress.phase:type_name -> tcplab.v1.TrialPhase
-	13, // 36: tcplab.v1.NodesHeld.nodes:type_name -> tcplab.v1.HeldNode
-	15, // 37: tcplab.v1.RunPlan.points:type_name -> tcplab.v1.PlannedPoint
-	22, // 38: tcplab.v1.RunPlan.estimate:type_name -> google.protobuf.Duration
-	23, // 39: tcplab.v1.PlannedPoint.lab:type_name -> tcplab.v1.Lab
-	22, // 40: tcplab.v1.PlannedPoint.estimate:type_name -> google.protobuf.Duration
-	29, // 41: tcplab.v1.ExpectationResult.PointEntry.value:type_name -> google.protobuf.Value
-	29, // 42: tcplab.v1.TrialReport.PointEntry.value:type_name -> google.protobuf.Value
-	29, // 43: tcplab.v1.TrialProgress.PointEntry.value:type_name -> google.protobuf.Value
-	44, // [44:44] is the sub-list for method output_type
-	44, // [44:44] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	23, // 11: tcplab.v1.RunOptions.exec:type_name -> tcplab.v1.ExecPermission
+	0,  // 12: tcplab.v1.Trial.state:type_name -> tcplab.v1.RunState
+	24, // 13: tcplab.v1.Trial.lab:type_name -> tcplab.v1.Lab
+	25, // 14: tcplab.v1.Trial.result:type_name -> tcplab.v1.TrialResult
+	0,  // 15: tcplab.v1.RunReport.state:type_name -> tcplab.v1.RunState
+	1,  // 16: tcplab.v1.RunReport.verdict:type_name -> tcplab.v1.Verdict
+	21, // 17: tcplab.v1.RunReport.engine:type_name -> tcplab.v1.Engine
+	8,  // 18: tcplab.v1.RunReport.expectations:type_name -> tcplab.v1.ExpectationResult
+	9,  // 19: tcplab.v1.RunReport.trials:type_name -> tcplab.v1.TrialReport
+	20, // 20: tcplab.v1.RunReport.create_time:type_name -> google.protobuf.Timestamp
+	22, // 21: tcplab.v1.RunReport.elapsed:type_name -> google.protobuf.Duration
+	1,  // 22: tcplab.v1.ExpectationResult.verdict:type_name -> tcplab.v1.Verdict
+	17, // 23: tcplab.v1.ExpectationResult.point:type_name -> tcplab.v1.ExpectationResult.PointEntry
+	18, // 24: tcplab.v1.TrialReport.point:type_name -> tcplab.v1.TrialReport.PointEntry
+	26, // 25: tcplab.v1.TrialReport.links:type_name -> tcplab.v1.LinkReport
+	27, // 26: tcplab.v1.TrialReport.flows:type_name -> tcplab.v1.FlowResult
+	0,  // 27: tcplab.v1.TrialReport.state:type_name -> tcplab.v1.RunState
+	28, // 28: tcplab.v1.TrialReport.counters:type_name -> tcplab.v1.NodeCounters
+	29, // 29: tcplab.v1.TrialReport.captures:type_name -> tcplab.v1.NodeCapture
+	20, // 30: tcplab.v1.RunEvent.time:type_name -> google.protobuf.Timestamp
+	4,  // 31: tcplab.v1.RunEvent.run:type_name -> tcplab.v1.Run
+	11, // 32: tcplab.v1.RunEvent.trial:type_name -> tcplab.v1.TrialProgress
+	8,  // 33: tcplab.v1.RunEvent.expectation:type_name -> tcplab.v1.ExpectationResult
+	12, // 34: tcplab.v1.RunEvent.held:type_name -> tcplab.v1.NodesHeld
+	19, // 35: tcplab.v1.TrialProgress.point:type_name -> tcplab.v1.TrialProgress.PointEntry
+	3,  // 36: tcplab.v1.TrialProgress.phase:type_name -> tcplab.v1.TrialPhase
+	13, // 37: tcplab.v1.NodesHeld.nodes:type_name -> tcplab.v1.HeldNode
+	15, // 38: tcplab.v1.RunPlan.points:type_name -> tcplab.v1.PlannedPoint
+	22, // 39: tcplab.v1.RunPlan.estimate:type_name -> google.protobuf.Duration
+	24, // 40: tcplab.v1.PlannedPoint.lab:type_name -> tcplab.v1.Lab
+	22, // 41: tcplab.v1.PlannedPoint.estimate:type_name -> google.protobuf.Duration
+	30, // 42: tcplab.v1.ExpectationResult.PointEntry.value:type_name -> google.protobuf.Value
+	30, // 43: tcplab.v1.TrialReport.PointEntry.value:type_name -> google.protobuf.Value
+	30, // 44: tcplab.v1.TrialProgress.PointEntry.value:type_name -> google.protobuf.Value
+	45, // [45:45] is the sub-list for method output_type
+	45, // [45:45] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_run_proto_init() }
@@ -1803,6 +1816,7 @@ func file_tcplab_v1_run_proto_init() {
 		return
 	}
 	file_tcplab_v1_capture_proto_init()
+	file_tcplab_v1_exec_proto_init()
 	file_tcplab_v1_lab_proto_init()
 	file_tcplab_v1_trial_proto_init()
 	file_tcplab_v1_run_proto_msgTypes[6].OneofWrappers = []any{

@@ -850,7 +850,7 @@ type FlowResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The flow's name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// "bulk", "transaction", "burst" or "connect".
+	// "bulk", "transaction", "burst", "connect" or "exec".
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	// The end that connected.
 	Client *FlowEnd `protobuf:"bytes,3,opt,name=client,proto3" json:"client,omitempty"`
@@ -883,6 +883,8 @@ type FlowResult struct {
 	Outcome FlowOutcome `protobuf:"varint,13,opt,name=outcome,proto3,enum=tcplab.v1.FlowOutcome" json:"outcome,omitempty"`
 	// What became of the connections of a connect flow; unset for all other flows.
 	Connections *Connections `protobuf:"bytes,14,opt,name=connections,proto3" json:"connections,omitempty"`
+	// What came of an exec flow's programs. Unset for all other flows.
+	Exec *ExecResult `protobuf:"bytes,17,opt,name=exec,proto3" json:"exec,omitempty"`
 	// Each connection of a bulk with several streams, in the form of a flow of its own: its error
 	// and outcome, its ends, its own goodput. `client` and `server` of the flow then have the
 	// sums of bytes, and no TCP_INFO and series, which are a connection's.
@@ -1017,6 +1019,13 @@ func (x *FlowResult) GetOutcome() FlowOutcome {
 func (x *FlowResult) GetConnections() *Connections {
 	if x != nil {
 		return x.Connections
+	}
+	return nil
+}
+
+func (x *FlowResult) GetExec() *ExecResult {
+	if x != nil {
+		return x.Exec
 	}
 	return nil
 }
@@ -2242,7 +2251,7 @@ var File_tcplab_v1_trial_proto protoreflect.FileDescriptor
 
 const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\n" +
-	"\x15tcplab/v1/trial.proto\x12\ttcplab.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tcplab/v1/capture.proto\x1a\x14tcplab/v1/host.proto\x1a\x13tcplab/v1/lab.proto\"\x9e\x03\n" +
+	"\x15tcplab/v1/trial.proto\x12\ttcplab.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tcplab/v1/capture.proto\x1a\x14tcplab/v1/exec.proto\x1a\x14tcplab/v1/host.proto\x1a\x13tcplab/v1/lab.proto\"\x9e\x03\n" +
 	"\vTrialResult\x12+\n" +
 	"\x05links\x18\x01 \x03(\v2\x15.tcplab.v1.LinkReportR\x05links\x12+\n" +
 	"\x05flows\x18\x02 \x03(\v2\x15.tcplab.v1.FlowResultR\x05flows\x123\n" +
@@ -2300,7 +2309,7 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\treordered\x18\n" +
 	" \x01(\x04R\treordered\x12\x14\n" +
 	"\x05early\x18\v \x01(\x04R\x05early\x12\x16\n" +
-	"\x06queued\x18\f \x01(\rR\x06queued\"\x9d\x05\n" +
+	"\x06queued\x18\f \x01(\rR\x06queued\"\xc8\x05\n" +
 	"\n" +
 	"FlowResult\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
@@ -2318,7 +2327,8 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\x06writes\x18\v \x03(\v2\x16.tcplab.v1.WriteTimingR\x06writes\x12;\n" +
 	"\vuncorrected\x18\f \x01(\v2\x19.tcplab.v1.LatencySummaryR\vuncorrected\x120\n" +
 	"\aoutcome\x18\r \x01(\x0e2\x16.tcplab.v1.FlowOutcomeR\aoutcome\x128\n" +
-	"\vconnections\x18\x0e \x01(\v2\x16.tcplab.v1.ConnectionsR\vconnections\x12/\n" +
+	"\vconnections\x18\x0e \x01(\v2\x16.tcplab.v1.ConnectionsR\vconnections\x12)\n" +
+	"\x04exec\x18\x11 \x01(\v2\x15.tcplab.v1.ExecResultR\x04exec\x12/\n" +
 	"\astreams\x18\x12 \x03(\v2\x15.tcplab.v1.FlowResultR\astreams\x12)\n" +
 	"\x04bulk\x18\x19 \x01(\v2\x15.tcplab.v1.BulkResultR\x04bulk\"\x99\x02\n" +
 	"\n" +
@@ -2518,7 +2528,8 @@ var file_tcplab_v1_trial_proto_goTypes = []any{
 	(*NodeCapture)(nil),           // 24: tcplab.v1.NodeCapture
 	(Engine)(0),                   // 25: tcplab.v1.Engine
 	(*Shape)(nil),                 // 26: tcplab.v1.Shape
-	(*SocketOptions)(nil),         // 27: tcplab.v1.SocketOptions
+	(*ExecResult)(nil),            // 27: tcplab.v1.ExecResult
+	(*SocketOptions)(nil),         // 28: tcplab.v1.SocketOptions
 }
 var file_tcplab_v1_trial_proto_depIdxs = []int32{
 	4,  // 0: tcplab.v1.TrialResult.links:type_name -> tcplab.v1.LinkReport
@@ -2550,40 +2561,41 @@ var file_tcplab_v1_trial_proto_depIdxs = []int32{
 	14, // 26: tcplab.v1.FlowResult.uncorrected:type_name -> tcplab.v1.LatencySummary
 	2,  // 27: tcplab.v1.FlowResult.outcome:type_name -> tcplab.v1.FlowOutcome
 	11, // 28: tcplab.v1.FlowResult.connections:type_name -> tcplab.v1.Connections
-	9,  // 29: tcplab.v1.FlowResult.streams:type_name -> tcplab.v1.FlowResult
-	10, // 30: tcplab.v1.FlowResult.bulk:type_name -> tcplab.v1.BulkResult
-	23, // 31: tcplab.v1.BulkResult.steady_at:type_name -> google.protobuf.Duration
-	14, // 32: tcplab.v1.Connections.request:type_name -> tcplab.v1.LatencySummary
-	12, // 33: tcplab.v1.Connections.errors:type_name -> tcplab.v1.ConnectionErrors
-	12, // 34: tcplab.v1.Connections.server_errors:type_name -> tcplab.v1.ConnectionErrors
-	23, // 35: tcplab.v1.WriteTiming.at:type_name -> google.protobuf.Duration
-	23, // 36: tcplab.v1.WriteTiming.blocked:type_name -> google.protobuf.Duration
-	23, // 37: tcplab.v1.WriteTiming.first:type_name -> google.protobuf.Duration
-	23, // 38: tcplab.v1.WriteTiming.latency:type_name -> google.protobuf.Duration
-	23, // 39: tcplab.v1.LatencySummary.min:type_name -> google.protobuf.Duration
-	23, // 40: tcplab.v1.LatencySummary.mean:type_name -> google.protobuf.Duration
-	23, // 41: tcplab.v1.LatencySummary.p50:type_name -> google.protobuf.Duration
-	23, // 42: tcplab.v1.LatencySummary.p90:type_name -> google.protobuf.Duration
-	23, // 43: tcplab.v1.LatencySummary.p99:type_name -> google.protobuf.Duration
-	23, // 44: tcplab.v1.LatencySummary.max:type_name -> google.protobuf.Duration
-	17, // 45: tcplab.v1.FlowEnd.tcp_info:type_name -> tcplab.v1.TcpInfo
-	16, // 46: tcplab.v1.FlowEnd.cwnd_series:type_name -> tcplab.v1.CwndChange
-	27, // 47: tcplab.v1.FlowEnd.socket:type_name -> tcplab.v1.SocketOptions
-	23, // 48: tcplab.v1.CwndChange.at:type_name -> google.protobuf.Duration
-	23, // 49: tcplab.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
-	23, // 50: tcplab.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
-	23, // 51: tcplab.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
-	23, // 52: tcplab.v1.TcpInfo.rttvar:type_name -> google.protobuf.Duration
-	23, // 53: tcplab.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
-	23, // 54: tcplab.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
-	23, // 55: tcplab.v1.TcpInfo.rwnd_limited:type_name -> google.protobuf.Duration
-	23, // 56: tcplab.v1.TcpInfo.sndbuf_limited:type_name -> google.protobuf.Duration
-	20, // 57: tcplab.v1.NodeCounters.values:type_name -> tcplab.v1.NodeCounters.ValuesEntry
-	58, // [58:58] is the sub-list for method output_type
-	58, // [58:58] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	27, // 29: tcplab.v1.FlowResult.exec:type_name -> tcplab.v1.ExecResult
+	9,  // 30: tcplab.v1.FlowResult.streams:type_name -> tcplab.v1.FlowResult
+	10, // 31: tcplab.v1.FlowResult.bulk:type_name -> tcplab.v1.BulkResult
+	23, // 32: tcplab.v1.BulkResult.steady_at:type_name -> google.protobuf.Duration
+	14, // 33: tcplab.v1.Connections.request:type_name -> tcplab.v1.LatencySummary
+	12, // 34: tcplab.v1.Connections.errors:type_name -> tcplab.v1.ConnectionErrors
+	12, // 35: tcplab.v1.Connections.server_errors:type_name -> tcplab.v1.ConnectionErrors
+	23, // 36: tcplab.v1.WriteTiming.at:type_name -> google.protobuf.Duration
+	23, // 37: tcplab.v1.WriteTiming.blocked:type_name -> google.protobuf.Duration
+	23, // 38: tcplab.v1.WriteTiming.first:type_name -> google.protobuf.Duration
+	23, // 39: tcplab.v1.WriteTiming.latency:type_name -> google.protobuf.Duration
+	23, // 40: tcplab.v1.LatencySummary.min:type_name -> google.protobuf.Duration
+	23, // 41: tcplab.v1.LatencySummary.mean:type_name -> google.protobuf.Duration
+	23, // 42: tcplab.v1.LatencySummary.p50:type_name -> google.protobuf.Duration
+	23, // 43: tcplab.v1.LatencySummary.p90:type_name -> google.protobuf.Duration
+	23, // 44: tcplab.v1.LatencySummary.p99:type_name -> google.protobuf.Duration
+	23, // 45: tcplab.v1.LatencySummary.max:type_name -> google.protobuf.Duration
+	17, // 46: tcplab.v1.FlowEnd.tcp_info:type_name -> tcplab.v1.TcpInfo
+	16, // 47: tcplab.v1.FlowEnd.cwnd_series:type_name -> tcplab.v1.CwndChange
+	28, // 48: tcplab.v1.FlowEnd.socket:type_name -> tcplab.v1.SocketOptions
+	23, // 49: tcplab.v1.CwndChange.at:type_name -> google.protobuf.Duration
+	23, // 50: tcplab.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
+	23, // 51: tcplab.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
+	23, // 52: tcplab.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
+	23, // 53: tcplab.v1.TcpInfo.rttvar:type_name -> google.protobuf.Duration
+	23, // 54: tcplab.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
+	23, // 55: tcplab.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
+	23, // 56: tcplab.v1.TcpInfo.rwnd_limited:type_name -> google.protobuf.Duration
+	23, // 57: tcplab.v1.TcpInfo.sndbuf_limited:type_name -> google.protobuf.Duration
+	20, // 58: tcplab.v1.NodeCounters.values:type_name -> tcplab.v1.NodeCounters.ValuesEntry
+	59, // [59:59] is the sub-list for method output_type
+	59, // [59:59] is the sub-list for method input_type
+	59, // [59:59] is the sub-list for extension type_name
+	59, // [59:59] is the sub-list for extension extendee
+	0,  // [0:59] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_trial_proto_init() }
@@ -2592,6 +2604,7 @@ func file_tcplab_v1_trial_proto_init() {
 		return
 	}
 	file_tcplab_v1_capture_proto_init()
+	file_tcplab_v1_exec_proto_init()
 	file_tcplab_v1_host_proto_init()
 	file_tcplab_v1_lab_proto_init()
 	type x struct{}

@@ -1,0 +1,8 @@
+package main
+
+import "slices"
+
+// flowArea is traffic and what one sees of it, kind by kind.
+func flowArea() Area {
+	return Area{Name: "flows", Checks: slices.Concat(execChecks())}
+}
