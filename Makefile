@@ -83,6 +83,10 @@ bench: setup build ## figures beside other tools and targets: make bench [FORMAT
 bench-links: ## those of links alone: both engines, stars, a host's own interface
 	@$(MAKE) --no-print-directory bench RUN='^(wire|netem|host interface)'
 
+.PHONY: bench-flows
+bench-flows: ## those of flows alone, beside iperf3 and sockperf
+	@$(MAKE) --no-print-directory bench RUN='^flows'
+
 .PHONY: microbench
 microbench: setup ## the packages' own benchmarks, medians of 5
 	go test -run '^$$' -bench . -count 5 ./... | tee bench.out

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"runtime"
 	"time"
 
 	"github.com/tcplab/tcplab/agent/flow/latency"
@@ -176,7 +177,10 @@ func (h *half) converse(ctx context.Context, s *socket.Socket, m *measured, begu
 	if c.limited {
 		c.until = begun.Add(h.duration)
 	}
+	// A thread of its own: a wakeup then takes no turn of Go's scheduler to find one.
+	runtime.LockOSThread()
 	err := part(ctx, c)
+	runtime.UnlockOSThread()
 	m.series = watch.Stop()
 	m.congestion = s.Congestion()
 	spec := h.spec()

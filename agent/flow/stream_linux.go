@@ -28,6 +28,16 @@ type stream struct {
 	*measured
 	limited bool      // the client may end in order before all is done
 	until   time.Time // when this end does; zero: never
+
+	outgoing, incoming []byte // what is written, and what is read over: no transaction makes its own
+}
+
+// room makes *p at least so long and returns so much of it.
+func room(p *[]byte, size uint64) []byte {
+	if uint64(len(*p)) < size {
+		*p = make([]byte, size)
+	}
+	return (*p)[:size]
 }
 
 // over reports whether the client is to begin nothing more.
@@ -52,12 +62,12 @@ func (c *stream) send(p []byte) error {
 // but the last.
 func (c *stream) sendLong(size uint64) error {
 	if size <= sendSize {
-		return c.send(make([]byte, size)) // one write needs no cork
+		return c.send(room(&c.outgoing, size)) // one write needs no cork
 	}
 	if err := c.Cork(true); err != nil {
 		return err
 	}
-	p := make([]byte, sendSize)
+	p := room(&c.outgoing, sendSize)
 	for size > 0 {
 		part := min(size, sendSize)
 		if err := c.send(p[:part]); err != nil {
@@ -85,7 +95,7 @@ func (c *stream) corked(write func() error) error {
 // receive reads exactly so many bytes. Where the client may end early it is io.EOF that it did
 // so before the first of them.
 func (c *stream) receive(size uint64) error {
-	p := make([]byte, min(size, discardSize))
+	p := room(&c.incoming, min(size, discardSize))
 	for left := size; left > 0; {
 		n, err := c.take(p[:min(left, uint64(len(p)))])
 		left -= uint64(n)

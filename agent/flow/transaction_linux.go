@@ -93,7 +93,10 @@ func (t transaction) await(ctx context.Context, c *stream, start time.Time, i ui
 }
 
 func (t transaction) ask(c *stream, p []byte, due time.Time) error {
-	begin := time.Now()
+	begin := due
+	if t.plan != nil {
+		begin = time.Now()
+	}
 	err := c.corked(func() error {
 		for _, size := range t.writes {
 			if err := c.send(p[:size]); err != nil {
@@ -108,10 +111,9 @@ func (t transaction) ask(c *stream, p []byte, due time.Time) error {
 	if err := c.receive(t.reply); err != nil {
 		return err
 	}
-	end := time.Now()
-	c.latencies.Add(end.Sub(due))
+	c.latencies.Add(c.lastRead.Sub(due))
 	if t.plan != nil {
-		c.uncorrected.Add(end.Sub(begin))
+		c.uncorrected.Add(c.lastRead.Sub(begin))
 	}
 	return nil
 }

@@ -7,22 +7,30 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+	"time"
 )
 
-// iperf is what iperf3 measures over a bed: the receiver's bit/s, and how many
-// segments the sender sent again.
-func iperf(ctx context.Context, b *bed, amount ...string) (rate float64, retransmits float64, err error) {
+// iperfReport is what iperf3 measured.
+type iperfReport struct {
+	rate        float64       // the receiver's, in bit/s
+	bytes       float64       // that the receiver read
+	retransmits float64       // segments that the sender sent again
+	cpu         time.Duration // processor time of both programs
+}
+
+// iperf is what iperf3 measures over a bed.
+func iperf(ctx context.Context, b *bed, amount ...string) (r iperfReport, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	// It ends after one test, and by itself should nobody be left to end it.
 	server := exec.CommandContext(ctx, "iperf3", "--server", "--one-off", "--forceflush", "--idle-timeout", "60")
 	out, err := server.StdoutPipe()
 	if err != nil {
-		return 0, 0, err
+		return r, err
 	}
 	// A child inherits the namespace of the thread that starts it.
 	if err := b.server.NS.Do(server.Start); err != nil {
-		return 0, 0, fmt.Errorf("start iperf3: %w", err)
+		return r, fmt.Errorf("start iperf3: %w", err)
 	}
 	defer func() {
 		cancel()
@@ -38,7 +46,7 @@ func iperf(ctx context.Context, b *bed, amount ...string) (rate float64, retrans
 		return err
 	})
 	if err != nil {
-		return 0, 0, fmt.Errorf("iperf3: %w: %s", err, report)
+		return r, fmt.Errorf("iperf3: %w: %s", err, report)
 	}
 	var result struct {
 		End struct {
@@ -46,12 +54,20 @@ func iperf(ctx context.Context, b *bed, amount ...string) (rate float64, retrans
 				Retransmits float64 `json:"retransmits"`
 			} `json:"sum_sent"`
 			Received struct {
-				Rate float64 `json:"bits_per_second"`
+				Rate  float64 `json:"bits_per_second"`
+				Bytes float64 `json:"bytes"`
 			} `json:"sum_received"`
 		} `json:"end"`
 	}
 	if err := json.Unmarshal(report, &result); err != nil {
-		return 0, 0, fmt.Errorf("read iperf3's report: %w", err)
+		return r, fmt.Errorf("read iperf3's report: %w", err)
 	}
-	return result.End.Received.Rate, result.End.Sent.Retransmits, nil
+	if err := server.Wait(); err != nil { // after its one test
+		return r, fmt.Errorf("iperf3's server: %w", err)
+	}
+	for _, program := range []*exec.Cmd{server, client} {
+		r.cpu += program.ProcessState.UserTime() + program.ProcessState.SystemTime()
+	}
+	r.rate, r.bytes, r.retransmits = result.End.Received.Rate, result.End.Received.Bytes, result.End.Sent.Retransmits
+	return r, nil
 }

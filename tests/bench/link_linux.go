@@ -153,13 +153,13 @@ func throughput() Measurement {
 				if err != nil {
 					return nil, err
 				}
-				peer, again, err := iperf(ctx, b, "--time", fmt.Sprint(duration.Seconds()))
+				peer, err := iperf(ctx, b, "--time", fmt.Sprint(duration.Seconds()))
 				if err != nil {
 					return nil, err
 				}
 				return []Figure{
-					{Ours: result.GetGoodputBps() / 1e9, Peer: peer / 1e9},
-					{Ours: float64(result.GetClient().GetTcpInfo().GetTotalRetrans()), Peer: again},
+					{Ours: result.GetGoodputBps() / 1e9, Peer: peer.rate / 1e9},
+					{Ours: float64(result.GetClient().GetTcpInfo().GetTotalRetrans()), Peer: peer.retransmits},
 					{Ours: float64(ways[0].Overflow + ways[1].Overflow)},
 					{Ours: float64(ways[0].Failed + ways[1].Failed)},
 					{Ours: float64(receiver["TcpExtTCPOFOQueue"])},
@@ -190,8 +190,8 @@ func unshaped() Measurement {
 				if err != nil {
 					return nil, err
 				}
-				peer, _, err := iperf(ctx, b, "--bytes", fmt.Sprint(size))
-				return []Figure{{Ours: result.GetGoodputBps() / 1e9, Peer: peer / 1e9}}, err
+				peer, err := iperf(ctx, b, "--bytes", fmt.Sprint(size))
+				return []Figure{{Ours: result.GetGoodputBps() / 1e9, Peer: peer.rate / 1e9}}, err
 			})
 		},
 	}

@@ -79,6 +79,9 @@ func measurements(tcplab string) []Measurement {
 		fidelity("wire", newWire, 1e9, 0.2),
 		inGuest(guests[2]),
 		unshaped(),
+		bulkBeside(1),
+		bulkBeside(8),
+		roundTrip(),
 	}
 }
 

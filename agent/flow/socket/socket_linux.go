@@ -145,8 +145,11 @@ func (s *Socket) Write(p []byte) (int, error) {
 		if s.stopped.Load() {
 			return n, errStopped
 		}
-		m, err := unix.SendmsgN(int(s.FD), p[n:], nil, nil, unix.MSG_NOSIGNAL)
-		n += max(m, 0)
+		m, err := s.sendAtOnce(p[n:])
+		if errors.Is(err, unix.EAGAIN) {
+			m, err = s.send(p[n:], 0)
+		}
+		n += m
 		if n == len(p) || err != nil && !errors.Is(err, unix.EINTR) {
 			return n, err
 		}
@@ -177,8 +180,8 @@ func (s *Socket) Discard(p []byte) (int, error) {
 		if err != nil {
 			return n, err
 		}
-		m, _, err := unix.Recvfrom(int(s.FD), p[n:], all|unix.MSG_TRUNC)
-		n += max(m, 0)
+		m, err := s.recv(p[n:], all|unix.MSG_TRUNC)
+		n += m
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case err != nil:

@@ -44,7 +44,7 @@ func (s *Socket) WriteZerocopy(p []byte) (int, error) {
 		if s.stopped.Load() {
 			return n, errStopped
 		}
-		m, err := unix.SendmsgN(int(s.FD), p[n:], nil, nil, unix.MSG_NOSIGNAL|unix.MSG_ZEROCOPY)
+		m, err := s.send(p[n:], unix.MSG_ZEROCOPY)
 		if m > 0 {
 			n += m
 			s.zerocopy.sends++
