@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tcplab/tcplab/agent/link"
+	"github.com/tcplab/tcplab/agent/prompt"
 	"github.com/tcplab/tcplab/internal/netns"
 )
 
@@ -76,7 +77,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 			echo := newEcho(b, lab.nodes[0])
 			// The clock that is held against the link must not be what is late.
 			runtime.LockOSThread()
-			hurry()
+			prompt.Thread()
 			var extra []time.Duration
 			for b.Loop() {
 				extra = append(extra, echo.roundTrip(b)-20*time.Millisecond)

@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tcplab/tcplab/agent/prompt"
 )
 
 // loop is the side of a link at one port: on a thread of its own it reads what
@@ -71,7 +73,7 @@ func (l *loop) start() {
 		runtime.LockOSThread()
 		defer close(l.ended)
 		defer l.to.handover.end()
-		l.realTime = hurry()
+		l.realTime = prompt.Thread()
 		close(ready)
 		l.err = l.run()
 	}()

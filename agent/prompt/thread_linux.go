@@ -1,13 +1,14 @@
-package wire
+// Package prompt has the kernel wake a thread on time.
+package prompt
 
 import "golang.org/x/sys/unix"
 
-// hurry asks the kernel to wake this thread on time: timers without slack
+// Thread asks the kernel to wake the calling thread on time: timers without slack
 // (50 µs by default, prctl(2)), and a place before all ordinary threads where the process may
 // take one. It reports whether it got that place. A thread started from this one
-// does not inherit it.
-func hurry() (realTime bool) {
-	// Refused by no kernel; without it frames are 50 µs late, which Lateness shows.
+// does not inherit it. The caller's goroutine is locked to its thread, and ends locked.
+func Thread() (realTime bool) {
+	// Refused by no kernel; without it what waits is 50 µs late.
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
 	err := unix.SchedSetAttr(0, &unix.SchedAttr{
 		Size:     unix.SizeofSchedAttr,
