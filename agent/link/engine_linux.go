@@ -50,6 +50,8 @@ type Link interface {
 	ReadBack() ([2]Direction, error)
 	// Counters are what each direction has done so far.
 	Counters() ([2]Counters, error)
+	// Backlog is what waits for each direction's bottleneck now. It is cheap: it may be asked every ms.
+	Backlog() ([2]Backlog, error)
 	// Rearm restarts the random generators, the numbers of packets and the traces, and zeroes
 	// Counters, as for a new link: what verification sent leaves no trace in the trial.
 	Rearm() error
@@ -70,5 +72,16 @@ type Counters struct {
 	Reordered  uint64 // frames that Shape.Reorder let past others
 	Failed     uint64 // frames that the engine itself lost; any at all makes the trial void
 	Queued     int    // frames waiting for the bottleneck now
+	QueuedSize int    // bytes of these
 	PeakQueue  int    // the most frames that ever waited; 0 where the engine cannot know
+}
+
+// Backlog is what waits at one direction, of all its paths, and what its queues have done since the link
+// was made or re-armed.
+type Backlog struct {
+	Frames   int    // waiting for the bottleneck, without the one that it sends
+	Bytes    int    // of these
+	Overflow uint64 // as in Counters
+	Early    uint64
+	Marked   uint64
 }

@@ -193,8 +193,8 @@ func (b *branch) read(answers [][]byte, frame int) (t tree, c link.Counters, wai
 		Marked:    done.marked,
 		Reordered: delay.requeues,
 		Failed:    rate.drops - min(rate.drops, queue.drops),
-		Queued:    max(0, queue.waiting-1), // without the frame in service
 	}
+	c.Queued, c.QueuedSize = queue.queued()
 	c.Received = c.Delivered + max(delay.drops, rate.drops) + uint64(delay.waiting)
 	if b.counter != nil {
 		if t.counted, err = b.counter.loss(); err != nil {
@@ -208,4 +208,13 @@ func (b *branch) read(answers [][]byte, frame int) (t tree, c link.Counters, wai
 		c.Received += lost
 	}
 	return t, c, queue.waiting, nil
+}
+
+// queued is how many frames wait in a qdisc without the one in service, which the bottleneck has taken a look at and
+// which still counts; and their bytes, the one in service being as large as they are on average.
+func (s *state) queued() (frames, bytes int) {
+	if s.waiting < 2 {
+		return 0, 0
+	}
+	return s.waiting - 1, s.backlog * (s.waiting - 1) / s.waiting
 }

@@ -136,6 +136,28 @@ func (w *wire) Counters() ([2]link.Counters, error) {
 	return counts, nil
 }
 
+// Backlog is what waits in the kernel's queues now.
+func (w *wire) Backlog() ([2]link.Backlog, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var both [2]link.Backlog
+	if w.closed {
+		return both, errClosed
+	}
+	for i, way := range w.ways {
+		b, err := way.backlog()
+		if err != nil {
+			return both, fmt.Errorf("look at the queue of direction %d: %w", i, err)
+		}
+		zero := w.zero[i]
+		b.Overflow -= min(b.Overflow, zero.Overflow)
+		b.Early -= min(b.Early, zero.Early)
+		b.Marked -= min(b.Marked, zero.Marked)
+		both[i] = b
+	}
+	return both, nil
+}
+
 // count is what has happened since the link was made.
 func (w *wire) count() ([2]link.Counters, error) {
 	var counts [2]link.Counters
@@ -188,6 +210,7 @@ func sum(all []link.Counters) link.Counters {
 		c.Reordered += a.Reordered
 		c.Failed += a.Failed
 		c.Queued += a.Queued
+		c.QueuedSize += a.QueuedSize
 	}
 	return c
 }

@@ -328,6 +328,7 @@ type state struct {
 	drops    uint64 // frames that it, or a qdisc below it, dropped
 	requeues uint64 // frames that it put back to its head
 	waiting  int    // frames in it and below it
+	backlog  int    // bytes of these
 	own      []byte // statistics that only its kind has (TCA_STATS_APP)
 }
 
@@ -358,6 +359,7 @@ func parseState(msg []byte) (state, error) {
 	}
 	if queue := stats[nl.TCA_STATS_QUEUE]; len(queue) >= 16 { // struct gnet_stats_queue: qlen, backlog, drops, requeues, overlimits
 		s.waiting = int(binary.NativeEndian.Uint32(queue))
+		s.backlog = int(binary.NativeEndian.Uint32(queue[4:]))
 		s.drops = uint64(binary.NativeEndian.Uint32(queue[8:]))
 		s.requeues = uint64(binary.NativeEndian.Uint32(queue[12:]))
 	}

@@ -180,6 +180,38 @@ func (w *way) read() (reading, error) {
 	return r, nil
 }
 
+// backlog is what waits in the leaves, and what those have done. Nothing else is asked of the kernel.
+func (w *way) backlog() (all link.Backlog, err error) {
+	requests := make([]request, len(w.branches))
+	for i, b := range w.branches {
+		leaf := b.leafAt(b.kind)
+		leaf.handle = 0
+		requests[i] = asking(leaf)
+	}
+	answers, err := w.requests.each(requests...)
+	if err != nil {
+		return all, err
+	}
+	for _, answer := range answers {
+		if answer == nil {
+			return all, errors.New("the kernel did not tell of a qdisc")
+		}
+		queue, err := parseState(answer)
+		if err != nil {
+			return all, err
+		}
+		leaf, err := decodeLeaf(queue)
+		if err != nil {
+			return all, err
+		}
+		frames, bytes := queue.queued()
+		done := leaf.counts(queue)
+		all.Frames, all.Bytes = all.Frames+frames, all.Bytes+bytes
+		all.Overflow, all.Early, all.Marked = all.Overflow+done.overflow, all.Early+done.early, all.Marked+done.marked
+	}
+	return all, nil
+}
+
 // direction is what was read, with the paths' matches as their filters have them.
 func (w *way) direction(r reading) (link.Direction, error) {
 	d := link.Direction{Shape: r.trees[0].shape(w.frame)}

@@ -131,6 +131,15 @@ func (l *Link) Counters() ([2]link.Counters, error) {
 	return counters, err
 }
 
+// Backlog is what waits now.
+func (l *Link) Backlog() ([2]link.Backlog, error) {
+	backlog, err := l.inner.Backlog()
+	if l.end == 1 {
+		backlog[0], backlog[1] = backlog[1], backlog[0]
+	}
+	return backlog, err
+}
+
 // Rearm restarts the random generators and the counters. What is on its way is lost
 // where the inner engine's Rearm loses it.
 func (l *Link) Rearm() error { return l.inner.Rearm() }

@@ -112,6 +112,9 @@ func (w *wire) ReadBack() (read [2]link.Direction, err error) {
 	return read, nil
 }
 
+// Backlog is empty: nothing waits.
+func (w *wire) Backlog() ([2]link.Backlog, error) { return [2]link.Backlog{}, nil }
+
 // Counters come from the interfaces. Nothing is lost on purpose and nothing waits;
 // Failed are frames that the receiver's processor had no room for.
 func (w *wire) Counters() ([2]link.Counters, error) {

@@ -209,13 +209,13 @@ func (d *direction) readBack() link.Direction {
 	return read
 }
 
-// queued is how many frames wait in front of bottlenecks.
-func (d *direction) queued() int {
-	n := 0
+// queued is how many frames wait in front of bottlenecks, and their bytes.
+func (d *direction) queued() (frames, bytes int) {
 	for i := range d.dues {
-		n += d.path(i).waiting.frames
+		waiting := &d.path(i).waiting
+		frames, bytes = frames+waiting.frames, bytes+waiting.bytes
 	}
-	return n
+	return frames, bytes
 }
 
 // underWay is how many frames the direction holds.

@@ -85,6 +85,7 @@ func (l *Link) Counters() ([2]link.Counters, error) {
 	var counters [2]link.Counters
 	err := l.each(func(i int, lane *lane, now int64) {
 		lane.settle(now)
+		frames, bytes := lane.dir.queued()
 		counters[i] = link.Counters{
 			Received:   lane.dir.received,
 			Delivered:  lane.delivered,
@@ -96,7 +97,8 @@ func (l *Link) Counters() ([2]link.Counters, error) {
 			Corrupted:  lane.dir.corrupted,
 			Reordered:  lane.dir.reordered,
 			Failed:     lane.failed,
-			Queued:     lane.dir.queued(),
+			Queued:     frames,
+			QueuedSize: bytes,
 			PeakQueue:  lane.dir.peak,
 		}
 	})
@@ -108,6 +110,19 @@ func (l *Link) Counters() ([2]link.Counters, error) {
 		counters[i].Failed += missed[i] - l.baseline[i]
 	}
 	return counters, err
+}
+
+// Backlog is what waits now.
+func (l *Link) Backlog() ([2]link.Backlog, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var backlog [2]link.Backlog
+	err := l.each(func(i int, lane *lane, now int64) {
+		lane.settle(now)
+		frames, bytes := lane.dir.queued()
+		backlog[i] = link.Backlog{Frames: frames, Bytes: bytes, Overflow: lane.dir.overflow, Early: lane.dir.early, Marked: lane.dir.marked}
+	})
+	return backlog, err
 }
 
 // Lateness is how late each direction handed its frames over, counted from their arrival. A TAP
