@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/tcplab/tcplab/agent/flow"
-	"github.com/tcplab/tcplab/agent/observe"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
 
@@ -43,10 +42,10 @@ type member struct {
 }
 
 // newExperiment makes an experiment's flows ready: all listen before any connects.
-func (a *agent) newExperiment(ctx context.Context, t *trial, e *tcplabv1.Experiment, samples observe.Sink) (_ *experiment, err error) {
+func (a *agent) newExperiment(ctx context.Context, t *trial, e *tcplabv1.Experiment, watching *observation) (_ *experiment, err error) {
 	x := &experiment{spec: e, byName: map[string]*member{}}
 	x.prepare = func(ctx context.Context, spec *tcplabv1.Flow) (traffic, error) {
-		return a.prepare(ctx, t, spec, e, samples)
+		return a.prepare(ctx, t, spec, e, watching)
 	}
 	x.tell = func(r *tcplabv1.FlowResult) {
 		t.events.add(&tcplabv1.WatchTrialResponse{Event: &tcplabv1.WatchTrialResponse_FlowEnded{

@@ -199,5 +199,6 @@ func countersMessage(c link.Counters) *tcplabv1.LinkCounters {
 		Received: c.Received, Delivered: c.Delivered, Lost: c.Lost, Overflow: c.Overflow, Early: c.Early, Marked: c.Marked,
 		Duplicated: c.Duplicated, Corrupted: c.Corrupted, Reordered: c.Reordered, Failed: c.Failed,
 		Queued: uint32(min(c.Queued, math.MaxUint32)), PeakQueue: uint32(min(c.PeakQueue, math.MaxUint32)),
+		QueuedBytes: uint64(c.QueuedSize),
 	}
 }

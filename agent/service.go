@@ -121,6 +121,12 @@ func (s *service) WatchTrial(r *tcplabv1.WatchTrialRequest, stream grpc.ServerSt
 	return s.agent.watchTrial(stream.Context(), r.GetTrialId(), stream.Send)
 }
 
+func (s *service) WatchTrialSamples(r *tcplabv1.WatchTrialSamplesRequest, stream grpc.ServerStreamingServer[tcplabv1.WatchTrialSamplesResponse]) error {
+	return s.agent.watchSamples(stream.Context(), r.GetTrialId(), r.GetInterval().AsDuration(), func(news *tcplabv1.LiveSamples) error {
+		return stream.Send(&tcplabv1.WatchTrialSamplesResponse{Samples: news})
+	})
+}
+
 func (s *service) CancelTrial(ctx context.Context, r *tcplabv1.CancelTrialRequest) (*tcplabv1.CancelTrialResponse, error) {
 	if err := s.agent.command(r.GetTerm()); err != nil {
 		return nil, err

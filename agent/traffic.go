@@ -14,7 +14,6 @@ import (
 	"github.com/tcplab/tcplab/agent/flow"
 	"github.com/tcplab/tcplab/agent/flow/command"
 	"github.com/tcplab/tcplab/agent/flow/connect"
-	"github.com/tcplab/tcplab/agent/observe"
 	"github.com/tcplab/tcplab/agent/program"
 	"github.com/tcplab/tcplab/internal/rpcerr"
 	"github.com/tcplab/tcplab/labs"
@@ -35,11 +34,11 @@ type traffic interface {
 }
 
 // newTraffic checks a flow and touches nothing.
-func (a *agent) newTraffic(t *trial, spec *tcplabv1.Flow, e *tcplabv1.Experiment, samples observe.Sink) (traffic, error) {
+func (a *agent) newTraffic(t *trial, spec *tcplabv1.Flow, e *tcplabv1.Experiment, watching *observation) (traffic, error) {
 	if spec.GetExec() != nil {
 		return a.newCommand(t, spec)
 	}
-	cfg, err := a.flowConfig(t.deployment, spec, e, samples)
+	cfg, err := a.flowConfig(t.deployment, spec, e, watching)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +49,7 @@ func (a *agent) newTraffic(t *trial, spec *tcplabv1.Flow, e *tcplabv1.Experiment
 }
 
 // flowConfig is what the flow is given beside its specification.
-func (a *agent) flowConfig(d *deployment, spec *tcplabv1.Flow, e *tcplabv1.Experiment, samples observe.Sink) (flow.Config, error) {
+func (a *agent) flowConfig(d *deployment, spec *tcplabv1.Flow, e *tcplabv1.Experiment, watching *observation) (flow.Config, error) {
 	path := d.paths[spec.GetName()]
 	source := path.Source
 	if text := spec.GetSource(); text != "" {
@@ -60,11 +59,19 @@ func (a *agent) flowConfig(d *deployment, spec *tcplabv1.Flow, e *tcplabv1.Exper
 		}
 	}
 	return flow.Config{
-		Client:         flow.End{Node: spec.GetClient(), NS: d.standing.Nodes[path.Client], Addr: source},
-		Server:         flow.End{Node: spec.GetServer(), NS: d.standing.Nodes[path.Server], Addr: path.Destination},
-		SampleInterval: e.GetSampleInterval().AsDuration(),
-		Samples:        samples,
-		Log:            a.cfg.Log,
+		Client: flow.End{
+			Node: spec.GetClient(), NS: d.standing.Nodes[path.Client], Addr: source,
+			Flow: spec.GetName(), Owners: watching.owners[path.Client],
+		},
+		Server: flow.End{
+			Node: spec.GetServer(), NS: d.standing.Nodes[path.Server], Addr: path.Destination,
+			Flow: spec.GetName(), Owners: watching.owners[path.Server],
+		},
+		SampleInterval:   e.GetSampleInterval().AsDuration(),
+		SampleCongestion: e.GetObserve().GetCongestion(),
+		Samples:          watching.sink,
+		Sampler:          watching.sampler,
+		Log:              a.cfg.Log,
 	}, nil
 }
 
@@ -105,8 +112,8 @@ func (a *agent) newCommand(t *trial, spec *tcplabv1.Flow) (traffic, error) {
 }
 
 // prepare opens a flow's port. The caller closes the flow.
-func (a *agent) prepare(ctx context.Context, t *trial, spec *tcplabv1.Flow, e *tcplabv1.Experiment, samples observe.Sink) (traffic, error) {
-	f, err := a.newTraffic(t, spec, e, samples)
+func (a *agent) prepare(ctx context.Context, t *trial, spec *tcplabv1.Flow, e *tcplabv1.Experiment, watching *observation) (traffic, error) {
+	f, err := a.newTraffic(t, spec, e, watching)
 	if err != nil {
 		return nil, err
 	}

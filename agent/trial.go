@@ -21,9 +21,6 @@ import (
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
 
-// samplesName is the artifact with every TCP_INFO sample of a trial.
-const samplesName = "samples.parquet"
-
 // trial is one execution of a deployment's experiments. Its goroutine ends with
 // its flows, at cancel, or with its deployment.
 type trial struct {
@@ -34,6 +31,7 @@ type trial struct {
 	ended      chan struct{} // closed when it is carried out and stored, before its last event
 	events     events
 	files      *artifacts // of its flows
+	live       *observe.Live
 }
 
 // hasEnded reports whether the trial is carried out.
@@ -84,13 +82,14 @@ func (a *agent) startTrial(ctx context.Context, r *tcplabv1.StartTrialRequest) e
 		release()
 		return err
 	}
-	t := &trial{id: id, deployment: d, start: start, ended: make(chan struct{}), files: &artifacts{trial: kept}}
+	t := &trial{id: id, deployment: d, start: start, ended: make(chan struct{}), files: &artifacts{trial: kept}, live: observe.NewLive()}
 	life, cancel := context.WithCancelCause(d.life)
 	t.cancel = cancel
 	a.trials[id] = t
 	a.running.Go(func() {
 		defer cancel(nil)
 		last := a.carryOut(life, t, kept)
+		t.live.End()
 		// Who sees the last event may at once start another trial, or acknowledge this one.
 		release()
 		close(t.ended)
@@ -113,6 +112,21 @@ func (a *agent) watchTrial(ctx context.Context, id string, send func(*tcplabv1.W
 		last.Time = timestamppb.New(start.AsTime().Add(result.GetResult().GetElapsed().AsDuration()))
 	}
 	return send(last)
+}
+
+// defaultLive is the time between two responses of WatchTrialSamples.
+const defaultLive = 100 * time.Millisecond
+
+// watchSamples sends the newest of what a trial that is under way samples, until it ends.
+func (a *agent) watchSamples(ctx context.Context, id string, interval time.Duration, send func(*tcplabv1.LiveSamples) error) error {
+	t := a.trial(id)
+	if t == nil || t.hasEnded() {
+		return rpcerr.New(codes.NotFound, rpcerr.NotFound, "What a trial sampled is in its artifacts.", "trial %s is not under way", id)
+	}
+	if interval == 0 {
+		interval = defaultLive
+	}
+	return t.live.Follow(ctx, interval, send)
 }
 
 // cancelTrial stops a trial and waits until it has stopped. One that has ended stays as it
@@ -198,19 +212,7 @@ func failure(err error) string {
 func (a *agent) measure(ctx context.Context, t *trial, kept *spool.Trial) (_ *tcplabv1.TrialResult, err error) {
 	d := t.deployment
 	result := &tcplabv1.TrialResult{Links: d.verified(), Kernel: a.kernel()}
-	file, err := kept.Create(samplesName)
-	if err != nil {
-		return result, err
-	}
-	samples := observe.NewParquet(file)
-	defer func() {
-		artifact, storeErr := commit(samples, file)
-		if storeErr == nil {
-			result.Artifacts = append(result.Artifacts, artifact)
-		}
-		result.Artifacts = append(result.Artifacts, t.files.committed()...)
-		err = errors.Join(err, storeErr)
-	}()
+	defer func() { result.Artifacts = append(result.Artifacts, t.files.committed()...) }()
 	recorded := &captures{deployment: d, kept: kept}
 	defer func() { err = errors.Join(err, recorded.commit(result)) }()
 	// What an earlier trial drew of the random generators and counted is not this one's.
@@ -226,8 +228,13 @@ func (a *agent) measure(ctx context.Context, t *trial, kept *spool.Trial) (_ *tc
 	runtime.GC()
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
+	watching, err := a.observeTrial(t, kept)
+	if err != nil {
+		return result, err
+	}
+	defer func() { err = errors.Join(err, watching.finish(result)) }()
 	experiments := d.lab.GetExperiments()
-	next, err := a.newExperiment(ctx, t, experiments[0], samples)
+	next, err := a.newExperiment(ctx, t, experiments[0], watching)
 	if err != nil {
 		return result, err
 	}
@@ -243,10 +250,11 @@ func (a *agent) measure(ctx context.Context, t *trial, kept *spool.Trial) (_ *tc
 		return result, err
 	}
 	start := time.Now()
+	watching.begin = start
 	result.StartTime = timestamppb.New(start)
 	for i, e := range experiments {
 		if i > 0 {
-			following, nextErr := a.newExperiment(ctx, t, e, samples)
+			following, nextErr := a.newExperiment(ctx, t, e, watching)
 			if err = errors.Join(nextErr, next.close()); err != nil {
 				break
 			}
@@ -269,6 +277,7 @@ func (a *agent) measure(ctx context.Context, t *trial, kept *spool.Trial) (_ *tc
 		// What the flows said of their end is a consequence.
 		err = playErr
 	}
+	watchErr := watching.stop(result)
 	after, counterErr := d.counters()
 	if counterErr == nil {
 		for i, n := range d.plan.Nodes {
@@ -278,7 +287,7 @@ func (a *agent) measure(ctx context.Context, t *trial, kept *spool.Trial) (_ *tc
 			result.Counters = append(result.Counters, &tcplabv1.NodeCounters{Node: n.Name, Values: observe.Delta(before[i], after[i])})
 		}
 	}
-	return result, errors.Join(err, counterErr, d.countLinks(result.GetLinks()))
+	return result, errors.Join(err, watchErr, counterErr, d.countLinks(result.GetLinks()))
 }
 
 // maxAhead is how far ahead a trial's start may be agreed (StartTrialRequest.start_time).
@@ -294,14 +303,6 @@ func (t *trial) awaitStart(ctx context.Context) error {
 		return fmt.Errorf("the flows were ready %v after the agreed start; agree on a later one", late.Round(time.Millisecond))
 	}
 	return waitUntil(ctx, t.start)
-}
-
-// commit finishes the file of samples.
-func commit(samples *observe.Parquet, file *spool.File) (*tcplabv1.Artifact, error) {
-	if err := samples.Close(); err != nil {
-		return nil, errors.Join(err, file.Abandon())
-	}
-	return file.Commit()
 }
 
 // counters reads the kernel's of every node.

@@ -96,6 +96,9 @@ func (c *converter) experiment(s *experimentSpec, path string) *tcplabv1.Experim
 		Name: s.Name, SampleInterval: s.Sample.proto(), Timeout: s.Timeout.proto(),
 		Capture: c.capture(s.Capture, path+".capture"),
 	}
+	if s.Observe != nil {
+		e.Observe = c.observe(s.Observe, path+".observe")
+	}
 	for i := range s.Flows {
 		e.Flows = append(e.Flows, c.flow(&s.Flows[i], fmt.Sprintf("%s.flows[%d]", path, i)))
 	}

@@ -60,6 +60,7 @@ type experimentSpec struct {
 	Name    string       `yaml:"name" jsonschema_description:"Name of the experiment; needed where there are several."`
 	Flows   []flowSpec   `yaml:"flows" jsonschema:"required,minItems=1" jsonschema_description:"The flows that run together."`
 	Sample  *duration    `yaml:"sample" jsonschema_description:"How often TCP_INFO of each end is sampled, 1ms to 1s. Default 10ms."`
+	Observe *observeSpec `yaml:"observe" jsonschema_description:"What is watched beside the flows' own sockets. Sockets, states and queues are watched in all experiments where one asks."`
 	Timeout *duration    `yaml:"timeout" jsonschema_description:"When a flow that has not ended is stopped and the trial fails, up to 24h. Default 60s."`
 	Capture *captureSpec `yaml:"capture" jsonschema_description:"Packets are recorded while the experiment runs; {} records those at the ends of its flows. tcplab capture shows them. Default: none are."`
 }

@@ -36,6 +36,8 @@ type half struct {
 	duration  time.Duration // after which it ends in order; 0: when all is done
 	interval  time.Duration
 	samples   observe.Sink
+	sampler   *observe.Sampler
+	detailed  bool // each sample says what the congestion control does
 	log       *slog.Logger
 }
 
@@ -59,6 +61,7 @@ type measured struct {
 	zerocopyCopied uint64      // those that it copied all the same
 	series         observe.Series
 	congestion     string
+	control        observe.Congestion
 	socket         *tcplabv1.SocketOptions // read back
 	err            error
 }
@@ -172,7 +175,13 @@ func (s *server) accept(ctx context.Context) (*socket.Socket, error) {
 // converse does one side's part on a connection that stands, sampled
 // meanwhile, and ends the connection in order. What the lab gives it for its duration counts from begun.
 func (h *half) converse(ctx context.Context, s *socket.Socket, m *measured, begun time.Time, part func(context.Context, *stream) error) {
-	watch := observe.NewWatch(observe.Watched{Flow: h.samplesOf, End: string(h.role), Interval: h.interval, Read: s.Info, Sink: h.samples})
+	watched := observe.Watched{
+		Flow: h.samplesOf, End: string(h.role), Interval: h.interval, Read: s.Info, Sink: h.samples, Sampler: h.sampler,
+	}
+	if control := s.Congestion(); h.detailed {
+		watched.Congestion = func() (observe.Congestion, error) { return s.CongestionInfo(control) }
+	}
+	watch := observe.NewWatch(watched)
 	c := &stream{Socket: s, measured: m, limited: h.duration > 0}
 	if c.limited {
 		c.until = begun.Add(h.duration)
@@ -183,6 +192,8 @@ func (h *half) converse(ctx context.Context, s *socket.Socket, m *measured, begu
 	runtime.UnlockOSThread()
 	m.series = watch.Stop()
 	m.congestion = s.Congestion()
+	// A socket that says nothing leaves it empty.
+	m.control, _ = s.CongestionInfo(m.congestion)
 	spec := h.spec()
 	m.socket = s.ReadOptions(&spec)
 	if err != nil {

@@ -25,7 +25,7 @@ func newSignal() signal {
 	return signal{make(chan struct{}, 1), make(chan struct{}, 1)}
 }
 
-func (s signal) Add(sample observe.Sample) {
+func (s signal) Add(sample *observe.Sample) {
 	c := s.client
 	if sample.End == "server" {
 		c = s.server

@@ -24,6 +24,11 @@ type Config struct {
 	SampleInterval time.Duration
 	// Samples takes every sample; may be nil.
 	Samples observe.Sink
+	// Sampler reads the flow's sockets; nil: one for each of them.
+	Sampler *observe.Sampler
+	// SampleCongestion has each sample say what the congestion control does, where it says anything. The last
+	// of all does so anyway.
+	SampleCongestion bool
 	// Log takes what does not make the flow fail; nil: nothing.
 	Log *slog.Logger
 }
@@ -74,6 +79,7 @@ func New(spec *tcplabv1.Flow, cfg Config) (*Flow, error) {
 		common := half{
 			flow: spec.GetName(), samplesOf: spec.GetName(), kind: kind, options: spec.GetSocket(),
 			duration: spec.GetDuration().AsDuration(), interval: cfg.SampleInterval, samples: cfg.Samples, log: cfg.Log,
+			sampler: cfg.Sampler, detailed: cfg.SampleCongestion,
 		}
 		if len(kinds) > 1 {
 			common.samplesOf = fmt.Sprintf("%s[%d]", spec.GetName(), i)
@@ -93,6 +99,8 @@ func New(spec *tcplabv1.Flow, cfg Config) (*Flow, error) {
 }
 
 func newConnection(common half, cfg Config, fault tcplabv1.FlowFault) *connection {
+	// Streams of one flow are told apart.
+	cfg.Client.Flow, cfg.Server.Flow = common.samplesOf, common.samplesOf
 	c := &connection{client: client{common}}
 	c.client.role, c.client.end = socket.Client, cfg.Client
 	s := server{half: common}

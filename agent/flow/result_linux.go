@@ -6,6 +6,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/tcplab/tcplab/agent/flow/latency"
+	"github.com/tcplab/tcplab/agent/flow/socket"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
 
@@ -42,13 +43,14 @@ func (f *Flow) result(connections []connectionResult, failed error) *tcplabv1.Fl
 // result is that of one connection.
 func (c *connection) result(name string, of connectionResult) *tcplabv1.FlowResult {
 	r := &tcplabv1.FlowResult{
-		Name:         name,
-		Kind:         c.client.kind.name(),
-		Client:       c.client.report(of.client, of.client.started),
-		Server:       c.server.report(of.server, of.client.started),
-		SamplesCount: of.client.series.Count + of.server.series.Count,
-		Writes:       timings(of.client, of.server),
-		Outcome:      OutcomeOf(of.failed),
+		Name:          name,
+		Kind:          c.client.kind.name(),
+		Client:        c.client.report(of.client, of.client.started),
+		Server:        c.server.report(of.server, of.client.started),
+		SamplesCount:  of.client.series.Count + of.server.series.Count,
+		SamplesMissed: of.client.series.Missed + of.server.series.Missed,
+		Writes:        timings(of.client, of.server),
+		Outcome:       OutcomeOf(of.failed),
 	}
 	if of.failed != nil {
 		r.Error = of.failed.Error()
@@ -70,6 +72,7 @@ type totals struct {
 	first                        time.Time // when the first connection was begun
 	lastRead, lastBackward       time.Time // when the last byte of the flow's direction, and of the other, was read
 	sends, copied                uint64    // with MSG_ZEROCOPY
+	atServer                     bool      // the server measured the waits
 }
 
 func (t *totals) add(c *connectionResult, forward bool) {
@@ -78,6 +81,7 @@ func (t *totals) add(c *connectionResult, forward bool) {
 	}
 	t.waits.Merge(&c.client.latencies)
 	t.uncorrected.Merge(&c.client.uncorrected)
+	t.atServer = t.atServer || len(c.server.arrived) > 0
 	for i, span := range c.server.arrived {
 		t.waits.Add(span.end.Sub(c.client.wrote[i].begin))
 	}
@@ -101,9 +105,16 @@ func (t *totals) add(c *connectionResult, forward bool) {
 // latencies enters them into a result.
 func (t *totals) latencies(r *tcplabv1.FlowResult) {
 	r.Connect, r.Latency = t.connects.Summary(), t.waits.Summary()
+	by := string(socket.Client)
+	r.Histograms = []*tcplabv1.LatencyHistogram{t.connects.Histogram("connect", by)}
 	if t.uncorrected.Count() > 0 {
 		r.Uncorrected = t.uncorrected.Summary()
+		r.Histograms = append(r.Histograms, t.uncorrected.Histogram("uncorrected", by))
 	}
+	if t.atServer {
+		by = string(socket.Server)
+	}
+	r.Histograms = append(r.Histograms, t.waits.Histogram("latency", by))
 }
 
 // rate is that of so many bytes from the first connection's start until then, in bit/s.
@@ -127,6 +138,7 @@ func (t *totals) joined(all []*tcplabv1.FlowResult) *tcplabv1.FlowResult {
 	for _, one := range all {
 		r.Bytes += one.GetBytes()
 		r.SamplesCount += one.GetSamplesCount()
+		r.SamplesMissed += one.GetSamplesMissed()
 		r.Client.BytesWritten += one.GetClient().GetBytesWritten()
 		r.Client.BytesRead += one.GetClient().GetBytesRead()
 		r.Server.BytesWritten += one.GetServer().GetBytesWritten()
@@ -165,5 +177,6 @@ func (h *half) report(m measured, start time.Time) *tcplabv1.FlowEnd {
 	if m.series.Last.State != 0 {
 		end.TcpInfo = m.series.Last.Proto()
 	}
+	end.CongestionInfo = m.control.Proto()
 	return end
 }

@@ -48,14 +48,6 @@ type Info struct {
 	SndWnd          uint32        `parquet:"snd_wnd"`
 }
 
-// States of a connection (include/net/tcp_states.h).
-const (
-	StateEstablished = 1
-	StateSynSent     = 2
-	StateSynReceived = 3
-	StateClose       = 7
-)
-
 // DecodeInfo reads struct tcp_info as the kernel returned it. Kernels append
 // fields, so the length says which are there; a field that is not wholly there
 // is 0, and what comes after the fields known here is left alone. It takes any
@@ -105,6 +97,13 @@ func (l layout) u8(offset int) uint32 {
 		return 0
 	}
 	return uint32(l[offset])
+}
+
+func (l layout) u16(offset int) uint32 {
+	if len(l) < offset+2 {
+		return 0
+	}
+	return uint32(binary.NativeEndian.Uint16(l[offset:]))
 }
 
 func (l layout) u32(offset int) uint32 {

@@ -1,6 +1,8 @@
 // Package observe reads what the kernel knows about TCP: the state of a
-// connection ([ReadInfo], sampled by a [Watch]) and a namespace's counters
-// ([ReadCounters]). It keeps samples as Parquet ([Parquet]).
+// connection ([ReadInfo], sampled by a [Sampler]), a namespace's sockets ([Diag]) and the
+// states they go through ([Sockets]), its counters ([ReadCounters]), and what waits at a
+// link ([Queues]). It keeps what was sampled ([Recorder]) and makes Parquet of it once the
+// trial is over, and shows the newest while it runs ([Live]).
 //
 // It refuses to guess. A field that the kernel does not report is 0, as the
 // contract says, and a file of /proc that does not have the form that the
@@ -19,13 +21,25 @@ type Sample struct {
 	End  string    // "client" or "server"
 	Time time.Time // when it was read
 	Info Info
+	// Congestion is all zero unless it was asked for.
+	Congestion Congestion
 }
 
-// Sink takes samples. Add is called from one goroutine per end of a flow, so it
-// must be safe for concurrent use, and it must not block: it stands between two
-// samples.
+// Sink takes samples. Add is called from several goroutines, so it must be safe for
+// concurrent use, and it must not block: all sockets are sampled by one thread, which waits
+// for it. The sample is the caller's again when it returns.
 type Sink interface {
-	Add(Sample)
+	Add(*Sample)
+}
+
+// Sinks hands samples to each of several.
+type Sinks []Sink
+
+// Add implements [Sink].
+func (all Sinks) Add(s *Sample) {
+	for _, sink := range all {
+		sink.Add(s)
+	}
 }
 
 // Window is a congestion window, from a moment on.
@@ -39,6 +53,8 @@ type Window struct {
 type Series struct {
 	// Count of samples taken, the last one among them.
 	Count uint64
+	// Missed samples were due and could not be taken before the next was.
+	Missed uint64
 	// Windows are the changes of congestion window or slow-start threshold as
 	// sampled, oldest first, the first MaxWindows.
 	Windows []Window
@@ -50,9 +66,9 @@ type Series struct {
 const MaxWindows = 512
 
 // add counts a sample and keeps what changed.
-func (s *Series) add(now time.Time, info Info) {
+func (s *Series) add(now time.Time, info *Info) {
 	s.Count++
-	s.Last = info
+	s.Last = *info
 	if len(s.Windows) == MaxWindows {
 		return
 	}

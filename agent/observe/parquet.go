@@ -1,77 +1,96 @@
 package observe
 
 import (
+	"errors"
 	"fmt"
 	"io"
-	"sync"
-	"time"
 
 	"github.com/parquet-go/parquet-go"
 	"github.com/parquet-go/parquet-go/compress/zstd"
 )
 
-// Row is one sample as it is kept: the columns flow, end, time_ns, and one for
-// each field of [Info].
-type Row struct {
-	Flow string `parquet:"flow,dict"`
-	End  string `parquet:"end,dict"`
-	// Time is the Unix time in nanoseconds. Within a file it never goes back:
-	// it is the wall clock's time at the file's start and the monotonic clock's
-	// since then.
-	Time int64 `parquet:"time_ns,delta"`
-	Info
+// Files are where a series is written: one after another, each closed before the next is opened.
+type Files interface {
+	// Open starts the file of that number, from 1.
+	Open(number int) (io.Writer, error)
+	// Close ends the file that is open and makes it whole.
+	Close() error
+	// Abandon leaves nothing of the file that is open, if one is.
+	Abandon() error
 }
 
-// rowGroup bounds what is held in memory: 100,000 rows of some 220 bytes.
-const rowGroup = 100_000
+const (
+	// fileRows bounds a file, which is stored and fetched whole: 2^18 rows, some 20 MB of samples.
+	fileRows = 1 << 18
+	// groupRows bounds what is held in memory while a file is written.
+	groupRows = 1 << 15
+)
 
-// Parquet writes samples as a Parquet file. It is a [Sink]; an error of the
-// writer is kept and returned by Close, so that sampling goes on undisturbed.
-type Parquet struct {
-	begin time.Time
-
-	mu     sync.Mutex
-	writer *parquet.GenericWriter[Row]
-	row    [1]Row // reused: a sample allocates nothing
-	err    error
-	closed bool
+// chunks writes rows as Parquet, to as many files as they take. Without rows there is one, which is empty.
+type chunks[R any] struct {
+	files  Files
+	most   int // rows in a file
+	opened int
+	writer *parquet.GenericWriter[R] // of the file that is open; nil: none
+	rows   int                       // in it
 }
 
-// NewParquet starts a file on w. Without Close the file has no footer and no
-// reader takes it.
-func NewParquet(w io.Writer) *Parquet {
-	return &Parquet{
-		begin: time.Now(),
-		writer: parquet.NewGenericWriter[Row](w,
-			parquet.Compression(&zstd.Codec{Level: zstd.SpeedFastest}),
-			parquet.MaxRowsPerRowGroup(rowGroup)),
+func newChunks[R any](files Files) *chunks[R] { return &chunks[R]{files: files, most: fileRows} }
+
+func (c *chunks[R]) write(rows []R) error {
+	for len(rows) > 0 {
+		if err := c.open(); err != nil {
+			return err
+		}
+		n := min(len(rows), c.most-c.rows)
+		if _, err := c.writer.Write(rows[:n]); err != nil {
+			return fmt.Errorf("write samples: %w", err)
+		}
+		rows, c.rows = rows[n:], c.rows+n
+		if c.rows == c.most {
+			if err := c.end(); err != nil {
+				return err
+			}
+		}
 	}
+	return nil
 }
 
-// Add appends a sample. After Close it does nothing.
-func (p *Parquet) Add(s Sample) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.err != nil || p.closed {
-		return
+// open sees that a file is open.
+func (c *chunks[R]) open() error {
+	if c.writer != nil {
+		return nil
 	}
-	p.row[0] = Row{Flow: s.Flow, End: s.End, Time: p.begin.UnixNano() + int64(s.Time.Sub(p.begin)), Info: s.Info}
-	if _, err := p.writer.Write(p.row[:]); err != nil {
-		p.err = fmt.Errorf("write samples: %w", err)
+	file, err := c.files.Open(c.opened + 1)
+	if err != nil {
+		return err
 	}
+	c.opened++
+	c.rows = 0
+	c.writer = parquet.NewGenericWriter[R](file, parquet.Compression(&zstd.Codec{Level: zstd.SpeedFastest}), parquet.MaxRowsPerRowGroup(groupRows))
+	return nil
 }
 
-// Close writes what is held and the footer. It does not close the underlying
-// writer. It returns the first error there was, and again when called again.
-func (p *Parquet) Close() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return p.err
+// end finishes the file that is open. Without its footer no reader would take it.
+func (c *chunks[R]) end() error {
+	err := c.writer.Close()
+	c.writer = nil
+	if err != nil {
+		return fmt.Errorf("finish samples: %w", err)
 	}
-	p.closed = true
-	if err := p.writer.Close(); err != nil && p.err == nil {
-		p.err = fmt.Errorf("finish samples: %w", err)
+	return c.files.Close()
+}
+
+// close ends the last file; after an error nothing is left of it.
+func (c *chunks[R]) close(err error) error {
+	if err == nil && c.opened == 0 {
+		err = c.open()
 	}
-	return p.err
+	if err == nil && c.writer != nil {
+		err = c.end()
+	}
+	if err != nil {
+		return errors.Join(err, c.files.Abandon())
+	}
+	return nil
 }

@@ -28,7 +28,7 @@ type reach int
 const (
 	parameters   reach = iota // the point and theory: what is known before a run
 	predictions               // and the kernel
-	measurements              // and flows, counters, links and captures
+	measurements              // and flows, counters, links, sockets and captures
 	printed                   // of a metric: json, client and server, and nothing else
 )
 
@@ -43,6 +43,7 @@ func (r reach) roots() map[string]*types.Type {
 		roots["counter"] = types.NewObjectType(nodesType)
 		roots["link"] = types.NewObjectType(linksType)
 		roots["capture"] = types.NewObjectType(capturesType)
+		roots["sockets"] = types.NewObjectType(socketsType)
 	}
 	return roots
 }

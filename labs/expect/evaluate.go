@@ -53,6 +53,7 @@ func measured(result *tcplabv1.TrialResult) map[string]any {
 		"counter": nodesObject(result),
 		"link":    linksObject(result),
 		"capture": capturesObject(result),
+		"sockets": socketsObject(result),
 	}
 }
 

@@ -51,8 +51,9 @@ func testResult(latency time.Duration) *tcplabv1.TrialResult {
 				Name: "get", Kind: "transaction", GoodputBps: 9.5e6, Bytes: 4000,
 				Connect: summary(20 * ms), Latency: summary(latency),
 				Client: &tcplabv1.FlowEnd{
-					Node: "client", Congestion: "reno",
-					TcpInfo: &tcplabv1.TcpInfo{SndCwnd: 10, SndMss: 1448, Rtt: durationpb.New(20 * ms)},
+					Node: "client", Congestion: "reno", StatePath: "SYN_SENT ESTABLISHED",
+					CongestionInfo: &tcplabv1.CongestionInfo{Control: &tcplabv1.CongestionInfo_Bbr{Bbr: &tcplabv1.BbrInfo{BandwidthBps: 8e6, PacingGain: 1.25}}},
+					TcpInfo:        &tcplabv1.TcpInfo{SndCwnd: 10, SndMss: 1448, Rtt: durationpb.New(20 * ms)},
 				},
 				Writes:      []*tcplabv1.WriteTiming{{}, {Bytes: 100, Latency: durationpb.New(30 * ms)}},
 				Connections: &tcplabv1.Connections{Made: 7, Rate: 12.5, Errors: &tcplabv1.ConnectionErrors{Total: 4, Refused: 3, Reset_: 1}},
@@ -70,7 +71,14 @@ func testResult(latency time.Duration) *tcplabv1.TrialResult {
 			{
 				Name: "client-server", Direction: tcplabv1.LinkDirection_LINK_DIRECTION_BACKWARD, Engine: tcplabv1.Engine_ENGINE_NETEM,
 				Counters: &tcplabv1.LinkCounters{Delivered: 7}, Lateness: &tcplabv1.LinkLateness{Summary: summary(2 * ms)},
+				Queue: &tcplabv1.QueueSummary{Count: 9, P99: 41, BytesMax: 60000},
 			},
+		},
+		Sockets: []*tcplabv1.NodeSockets{
+			{Node: "client", States: []*tcplabv1.StateTotals{
+				{State: tcplabv1.TcpState_TCP_STATE_TIME_WAIT, Entered: 3, Peak: 2, Last: 1, Longest: durationpb.New(time.Minute)},
+			}},
+			{Node: "node-1", Lost: 5},
 		},
 		Counters: []*tcplabv1.NodeCounters{
 			{Node: "client", Values: map[string]int64{"TcpActiveOpens": 1, "TcpRetransSegs": 0}},
@@ -119,6 +127,12 @@ func TestNumbers(t *testing.T) {
 		{"link.access.forward.peak_queue", 40, ""},
 		{`link["client-server"].backward.delivered + 1`, 8, ""},
 		{`link["client-server"].backward.lateness.p99`, 0.002, "s"},
+		{`link["client-server"].backward.queue.p99`, 41, ""},
+		{`link["client-server"].backward.queue.bytes_max`, 60000, "B"},
+		{"sockets.client.time_wait.peak", 2, ""},
+		{"sockets.client.time_wait.longest", 60, "s"},
+		{"sockets.client.close_wait.entered", 0, ""},
+		{"flow.get.client.congestion_info.bbr.bandwidth_bps", 8e6, "bit/s"},
 		{"0.9 * 40", 36, ""},
 		{"capture.client.packets", 100, ""},
 		{"capture.client.all.connections", 2, ""},
@@ -308,6 +322,9 @@ func TestEvaluationErrors(t *testing.T) {
 		{"counter.client.TcpActiveOpen", "the kernel of client has no counter TcpActiveOpen (did you mean TcpActiveOpens?)"},
 		{"counter.client.TcpExtDelayedACKs", "the kernel of client has no counter TcpExtDelayedACKs"},
 		{"link.access.forward.lateness.p50", "was not measured: the engine cannot know it"},
+		{"link.access.forward.queue.mean", "link[\"access\"].forward.queue was not looked at: give the experiment `observe: {queues: true}`"},
+		{`sockets["node-1"].time_wait.peak`, "5 changes were lost"},
+		{"flow.get.client.congestion_info.vegas.rtt", "flow.get.client.congestion_info.vegas was not reported"},
 		{`link["client-server"].backward.peak_queue`, "was not measured: the engine cannot know it"},
 		{"link.access.backward.lost", "the trial has no report of the link access backward"},
 		{"rtt / (count - 40)", "a / b: the result is +Inf"},
@@ -329,6 +346,13 @@ func TestEvaluationErrors(t *testing.T) {
 	got, err := evaluate(t, &tcplabv1.Expectation{That: `flow.bulk.error == "connection reset by peer"`}, results(84*ms))
 	if err != nil || got.GetVerdict() != tcplabv1.Verdict_VERDICT_PASSED {
 		t.Errorf("a flow's error can be asked for: %v, %v", got.GetVerdict(), err)
+	}
+	got, err = evaluate(t, &tcplabv1.Expectation{That: `flow.get.client.state_path == "SYN_SENT ESTABLISHED"`}, results(84*ms))
+	if err != nil || got.GetVerdict() != tcplabv1.Verdict_VERDICT_PASSED {
+		t.Errorf("a socket's states can be asked for: %v, %v", got.GetVerdict(), err)
+	}
+	if _, err = evaluate(t, &tcplabv1.Expectation{That: `flow.get.server.state_path == ""`}, results(84*ms)); err == nil || !strings.Contains(err.Error(), "observe: {states: true}") {
+		t.Errorf("states that nobody followed: %v", err)
 	}
 	got, err = evaluate(t, &tcplabv1.Expectation{That: `flow.bulk.outcome == "reset" && flow.bulk.bytes == 77 && flow.bulk.client.bytes_written == 100 && flow.get.outcome != "deadline"`}, results(84*ms))
 	if err != nil || got.GetVerdict() != tcplabv1.Verdict_VERDICT_PASSED {

@@ -13,7 +13,7 @@ import (
 const (
 	linksType = "Links" // link: one field a link of the lab
 	linkType  = "Link"  // link.NAME: forward and backward
-	wayType   = "Way"   // link.NAME.forward: a field of LinkCounters, or lateness
+	wayType   = "Way"   // link.NAME.forward: a field of LinkCounters, lateness or queue
 )
 
 // ways are the two directions of a link.
@@ -26,8 +26,11 @@ func ways() map[string]tcplabv1.LinkDirection {
 
 // wayField is a field of one direction.
 func wayField(name string) (field, bool) {
-	if name == "lateness" {
+	switch name {
+	case "lateness":
 		return field{typ: messageType((*tcplabv1.LatencySummary)(nil))}, true
+	case "queue":
+		return field{typ: messageType((*tcplabv1.QueueSummary)(nil))}, true
 	}
 	return fieldOf(linkCounters().Fields().ByName(protoreflect.Name(name)))
 }
@@ -42,7 +45,7 @@ func wayNames() []string {
 	for i := range linkCounters().Fields().Len() {
 		names = append(names, string(linkCounters().Fields().Get(i).Name()))
 	}
-	return append(names, "lateness")
+	return append(names, "lateness", "queue")
 }
 
 // linksObject is `link` of one trial.
@@ -67,6 +70,10 @@ func wayObject(path string, report *tcplabv1.LinkReport) *object {
 			return nil, fmt.Errorf("%s.lateness was not measured: the engine cannot know it", path)
 		case name == "lateness":
 			return messageObject(path+".lateness", report.GetLateness().GetSummary().ProtoReflect()), nil
+		case name == "queue" && report.GetQueue() == nil:
+			return nil, fmt.Errorf("%s.queue was not looked at: give the experiment `observe: {queues: true}`", path)
+		case name == "queue":
+			return messageObject(path+".queue", report.GetQueue().ProtoReflect()), nil
 		case report.GetCounters() == nil:
 			return nil, fmt.Errorf("%s.%s was not counted", path, name)
 		case name == "peak_queue" && report.GetCounters().GetPeakQueue() == 0 && report.GetEngine() == tcplabv1.Engine_ENGINE_NETEM:

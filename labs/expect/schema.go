@@ -57,6 +57,8 @@ func newSchema(lab *tcplabv1.Lab, base types.Provider) *schema {
 	s.add((*tcplabv1.FlowResult)(nil).ProtoReflect().Descriptor())
 	s.add((*tcplabv1.Kernel)(nil).ProtoReflect().Descriptor())
 	s.add((*tcplabv1.CapturedFlow)(nil).ProtoReflect().Descriptor())
+	s.add((*tcplabv1.QueueSummary)(nil).ProtoReflect().Descriptor())
+	s.add((*tcplabv1.StateTotals)(nil).ProtoReflect().Descriptor())
 	return s
 }
 
@@ -93,6 +95,10 @@ func (s *schema) field(object, name string) (f field, ok bool) {
 		return field{typ: types.NewObjectType(countersType)}, slices.Contains(s.nodes, name)
 	case countersType:
 		return field{typ: types.DoubleType}, counterName.MatchString(name)
+	case socketsType:
+		return field{typ: types.NewObjectType(statesType)}, slices.Contains(s.nodes, name)
+	case statesType:
+		return field{typ: messageType((*tcplabv1.StateTotals)(nil))}, slices.Contains(stateNames(), name)
 	case linksType:
 		return field{typ: types.NewObjectType(linkType)}, slices.Contains(s.links, name)
 	case linkType:
@@ -143,6 +149,10 @@ func (s *schema) names(object string) []string {
 		return captureNames()
 	case nodesType:
 		return s.nodes
+	case socketsType:
+		return s.nodes
+	case statesType:
+		return stateNames()
 	case linksType:
 		return s.links
 	case linkType:
@@ -259,7 +269,7 @@ func messageType(m protoreflect.ProtoMessage) *types.Type {
 // FindStructType implements types.Provider.
 func (s *schema) FindStructType(name string) (*types.Type, bool) {
 	switch name {
-	case flowsType, nodesType, countersType, theoryType, linksType, linkType, wayType, capturesType, captureType, capturedFlowsType, programType:
+	case flowsType, nodesType, countersType, theoryType, linksType, linkType, wayType, capturesType, captureType, capturedFlowsType, programType, socketsType, statesType:
 	default:
 		_, ok := s.messages[name]
 		if !ok && !strings.HasPrefix(name, execPrefix) && !strings.HasPrefix(name, metricPrefix) {

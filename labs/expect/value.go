@@ -79,7 +79,8 @@ func flowObject(flow *tcplabv1.FlowResult) *object {
 	path := "flow." + flow.GetName()
 	o := messageObject(path, flow.ProtoReflect())
 	read := o.get
-	o.get = func(name string) (any, error) {
+	o.get = func(side string) (any, error) {
+		name := side
 		if flow.GetError() != "" && isOfTheWhole(name) {
 			return nil, fmt.Errorf("the flow %s failed: %s", flow.GetName(), flow.GetError())
 		}
@@ -103,7 +104,11 @@ func flowObject(flow *tcplabv1.FlowResult) *object {
 			if isFlowWide(name) {
 				return o.get(name)
 			}
-			return readEnd(name)
+			v, err := readEnd(name)
+			if err == nil && name == "state_path" && v == types.String("") {
+				return nil, fmt.Errorf("%s.%s.state_path was not followed: give the experiment `observe: {states: true}`", path, side)
+			}
+			return v, err
 		}
 		return end, nil
 	}

@@ -261,7 +261,7 @@ type longest struct {
 	rtt time.Duration
 }
 
-func (l *longest) Add(s observe.Sample) {
+func (l *longest) Add(s *observe.Sample) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if s.End == "client" {

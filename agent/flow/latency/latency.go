@@ -2,6 +2,7 @@
 package latency
 
 import (
+	"encoding/base64"
 	"math"
 	"slices"
 	"time"
@@ -44,6 +45,30 @@ func (l *Set) Add(d time.Duration) {
 	}
 	l.toHistogram()
 	l.record(d)
+}
+
+// Histogram is the set as it can be added to others', named by what was measured and by which end. It has no more than
+// three significant digits of each duration.
+func (l *Set) Histogram(name, end string) *tcplabv1.LatencyHistogram {
+	h := l.histogram
+	if h == nil {
+		whole := Set{}
+		whole.toHistogram()
+		h = whole.histogram
+		for _, d := range l.exact {
+			whole.record(d)
+		}
+	}
+	message := &tcplabv1.LatencyHistogram{Name: name, End: end, Count: uint64(l.count)}
+	// The library writes base64. Neither step fails of a histogram that it made.
+	text, err := h.Encode(hdrhistogram.V2CompressedEncodingCookieBase)
+	if err == nil {
+		message.Hdr, err = base64.StdEncoding.DecodeString(string(text))
+	}
+	if err != nil {
+		message.Hdr = nil
+	}
+	return message
 }
 
 // toHistogram has what was kept as it is counted in a histogram from now on.

@@ -117,6 +117,17 @@ func (s *Socket) Info() (observe.Info, error) {
 	return observe.ReadInfo(int(s.FD))
 }
 
+// CongestionInfo is what the congestion control of that name says of itself now. Once the socket is closed it is an
+// error.
+func (s *Socket) CongestionInfo(control string) (observe.Congestion, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.open {
+		return observe.Congestion{}, errSocketClosed
+	}
+	return observe.ReadCongestion(int(s.FD), control)
+}
+
 // Close closes the socket, and resets its connection unless that has ended in
 // order. It may be called again.
 func (s *Socket) Close() error {

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tcplab/tcplab/agent/observe"
 	"github.com/tcplab/tcplab/internal/netns"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
@@ -25,6 +26,9 @@ type End struct {
 	Node string        // the node's name
 	NS   *netns.Handle // its namespace, which must stay open as long as the end is used
 	Addr netip.Addr    // its address, without a zone
+
+	Flow   string          // the flow's name, which the node's observer knows its sockets by
+	Owners *observe.Owners // is told of each socket; may be nil
 }
 
 // Spec is how one end's sockets are made.
@@ -83,8 +87,17 @@ func (s *Spec) Open(port uint16, flags int) (_ FD, err error) {
 	if err := unix.Bind(raw, sockaddr(netip.AddrPortFrom(s.Addr, port))); err != nil {
 		return -1, fmt.Errorf("bind to %s: %w", netip.AddrPortFrom(s.Addr, port), err)
 	}
+	if s.Owners != nil {
+		cookie, err := observe.Cookie(raw)
+		if err != nil {
+			return -1, err
+		}
+		s.Owners.Opened(cookie, s.owner())
+	}
 	return fd, nil
 }
+
+func (s *Spec) owner() observe.Owner { return observe.Owner{Flow: s.Flow, End: string(s.Role)} }
 
 // Listen makes a socket that listens, from any thread, on a port of the kernel's choice.
 // The backlog is listen(2)'s; the flags may be SOCK_NONBLOCK.
@@ -101,6 +114,7 @@ func (s *Spec) Listen(backlog, flags int) (FD, error) {
 		fd.Close()
 		return -1, fmt.Errorf("listen on %s: %w", s.Addr, err)
 	}
+	s.Owners.Listens(fd.Local(), s.owner())
 	return fd, nil
 }
 

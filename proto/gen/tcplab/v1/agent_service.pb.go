@@ -1128,6 +1128,107 @@ func (*WatchTrialResponse_FlowEnded) isWatchTrialResponse_Event() {}
 
 func (*WatchTrialResponse_TrialEnded) isWatchTrialResponse_Event() {}
 
+// WatchTrialSamplesRequest names a trial.
+type WatchTrialSamplesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The trial's ID.
+	TrialId string `protobuf:"bytes,1,opt,name=trial_id,json=trialId,proto3" json:"trial_id,omitempty"`
+	// Time between two responses at least, 10 ms to 1 min. Default 100 ms.
+	Interval      *durationpb.Duration `protobuf:"bytes,2,opt,name=interval,proto3" json:"interval,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchTrialSamplesRequest) Reset() {
+	*x = WatchTrialSamplesRequest{}
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchTrialSamplesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchTrialSamplesRequest) ProtoMessage() {}
+
+func (x *WatchTrialSamplesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchTrialSamplesRequest.ProtoReflect.Descriptor instead.
+func (*WatchTrialSamplesRequest) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *WatchTrialSamplesRequest) GetTrialId() string {
+	if x != nil {
+		return x.TrialId
+	}
+	return ""
+}
+
+func (x *WatchTrialSamplesRequest) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+// WatchTrialSamplesResponse is what was sampled since the last one.
+type WatchTrialSamplesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The newest of each end.
+	Samples       *LiveSamples `protobuf:"bytes,1,opt,name=samples,proto3" json:"samples,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchTrialSamplesResponse) Reset() {
+	*x = WatchTrialSamplesResponse{}
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchTrialSamplesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchTrialSamplesResponse) ProtoMessage() {}
+
+func (x *WatchTrialSamplesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchTrialSamplesResponse.ProtoReflect.Descriptor instead.
+func (*WatchTrialSamplesResponse) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *WatchTrialSamplesResponse) GetSamples() *LiveSamples {
+	if x != nil {
+		return x.Samples
+	}
+	return nil
+}
+
 // ExperimentStarted says which experiment runs now.
 type ExperimentStarted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1139,7 +1240,7 @@ type ExperimentStarted struct {
 
 func (x *ExperimentStarted) Reset() {
 	*x = ExperimentStarted{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[19]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1151,7 +1252,7 @@ func (x *ExperimentStarted) String() string {
 func (*ExperimentStarted) ProtoMessage() {}
 
 func (x *ExperimentStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[19]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1164,7 +1265,7 @@ func (x *ExperimentStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExperimentStarted.ProtoReflect.Descriptor instead.
 func (*ExperimentStarted) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{19}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ExperimentStarted) GetExperiment() string {
@@ -1189,7 +1290,7 @@ type FlowEnded struct {
 
 func (x *FlowEnded) Reset() {
 	*x = FlowEnded{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[20]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1201,7 +1302,7 @@ func (x *FlowEnded) String() string {
 func (*FlowEnded) ProtoMessage() {}
 
 func (x *FlowEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[20]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1214,7 +1315,7 @@ func (x *FlowEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowEnded.ProtoReflect.Descriptor instead.
 func (*FlowEnded) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{20}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *FlowEnded) GetFlow() string {
@@ -1251,7 +1352,7 @@ type TrialEnded struct {
 
 func (x *TrialEnded) Reset() {
 	*x = TrialEnded{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[21]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1263,7 +1364,7 @@ func (x *TrialEnded) String() string {
 func (*TrialEnded) ProtoMessage() {}
 
 func (x *TrialEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[21]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1276,7 +1377,7 @@ func (x *TrialEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrialEnded.ProtoReflect.Descriptor instead.
 func (*TrialEnded) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{21}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *TrialEnded) GetResult() *TrialResult {
@@ -1306,7 +1407,7 @@ type CancelTrialRequest struct {
 
 func (x *CancelTrialRequest) Reset() {
 	*x = CancelTrialRequest{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[22]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1318,7 +1419,7 @@ func (x *CancelTrialRequest) String() string {
 func (*CancelTrialRequest) ProtoMessage() {}
 
 func (x *CancelTrialRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[22]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1331,7 +1432,7 @@ func (x *CancelTrialRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTrialRequest.ProtoReflect.Descriptor instead.
 func (*CancelTrialRequest) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{22}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CancelTrialRequest) GetTerm() uint64 {
@@ -1357,7 +1458,7 @@ type CancelTrialResponse struct {
 
 func (x *CancelTrialResponse) Reset() {
 	*x = CancelTrialResponse{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[23]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1369,7 +1470,7 @@ func (x *CancelTrialResponse) String() string {
 func (*CancelTrialResponse) ProtoMessage() {}
 
 func (x *CancelTrialResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[23]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1382,7 +1483,7 @@ func (x *CancelTrialResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTrialResponse.ProtoReflect.Descriptor instead.
 func (*CancelTrialResponse) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{23}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{25}
 }
 
 // ReadArtifactRequest names a file of a trial.
@@ -1400,7 +1501,7 @@ type ReadArtifactRequest struct {
 
 func (x *ReadArtifactRequest) Reset() {
 	*x = ReadArtifactRequest{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[24]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1412,7 +1513,7 @@ func (x *ReadArtifactRequest) String() string {
 func (*ReadArtifactRequest) ProtoMessage() {}
 
 func (x *ReadArtifactRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[24]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1425,7 +1526,7 @@ func (x *ReadArtifactRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadArtifactRequest.ProtoReflect.Descriptor instead.
 func (*ReadArtifactRequest) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{24}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ReadArtifactRequest) GetTrialId() string {
@@ -1460,7 +1561,7 @@ type ReadArtifactResponse struct {
 
 func (x *ReadArtifactResponse) Reset() {
 	*x = ReadArtifactResponse{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[25]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1472,7 +1573,7 @@ func (x *ReadArtifactResponse) String() string {
 func (*ReadArtifactResponse) ProtoMessage() {}
 
 func (x *ReadArtifactResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[25]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1485,7 +1586,7 @@ func (x *ReadArtifactResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadArtifactResponse.ProtoReflect.Descriptor instead.
 func (*ReadArtifactResponse) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{25}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReadArtifactResponse) GetData() []byte {
@@ -1508,7 +1609,7 @@ type AcknowledgeTrialRequest struct {
 
 func (x *AcknowledgeTrialRequest) Reset() {
 	*x = AcknowledgeTrialRequest{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[26]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1520,7 +1621,7 @@ func (x *AcknowledgeTrialRequest) String() string {
 func (*AcknowledgeTrialRequest) ProtoMessage() {}
 
 func (x *AcknowledgeTrialRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[26]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1533,7 +1634,7 @@ func (x *AcknowledgeTrialRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeTrialRequest.ProtoReflect.Descriptor instead.
 func (*AcknowledgeTrialRequest) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{26}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AcknowledgeTrialRequest) GetTerm() uint64 {
@@ -1559,7 +1660,7 @@ type AcknowledgeTrialResponse struct {
 
 func (x *AcknowledgeTrialResponse) Reset() {
 	*x = AcknowledgeTrialResponse{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[27]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1571,7 +1672,7 @@ func (x *AcknowledgeTrialResponse) String() string {
 func (*AcknowledgeTrialResponse) ProtoMessage() {}
 
 func (x *AcknowledgeTrialResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[27]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1584,7 +1685,7 @@ func (x *AcknowledgeTrialResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeTrialResponse.ProtoReflect.Descriptor instead.
 func (*AcknowledgeTrialResponse) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{27}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{29}
 }
 
 // RenewLeaseRequest names a deployment.
@@ -1600,7 +1701,7 @@ type RenewLeaseRequest struct {
 
 func (x *RenewLeaseRequest) Reset() {
 	*x = RenewLeaseRequest{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[28]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1612,7 +1713,7 @@ func (x *RenewLeaseRequest) String() string {
 func (*RenewLeaseRequest) ProtoMessage() {}
 
 func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[28]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1625,7 +1726,7 @@ func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseRequest.ProtoReflect.Descriptor instead.
 func (*RenewLeaseRequest) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{28}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RenewLeaseRequest) GetTerm() uint64 {
@@ -1651,7 +1752,7 @@ type RenewLeaseResponse struct {
 
 func (x *RenewLeaseResponse) Reset() {
 	*x = RenewLeaseResponse{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[29]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1663,7 +1764,7 @@ func (x *RenewLeaseResponse) String() string {
 func (*RenewLeaseResponse) ProtoMessage() {}
 
 func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[29]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1676,7 +1777,7 @@ func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseResponse.ProtoReflect.Descriptor instead.
 func (*RenewLeaseResponse) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{29}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{31}
 }
 
 // RemoveRequest names a deployment.
@@ -1692,7 +1793,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[30]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1704,7 +1805,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[30]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1717,7 +1818,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{30}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RemoveRequest) GetTerm() uint64 {
@@ -1743,7 +1844,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[31]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1755,7 +1856,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_agent_service_proto_msgTypes[31]
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1768,14 +1869,14 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{31}
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{33}
 }
 
 var File_tcplab_v1_agent_service_proto protoreflect.FileDescriptor
 
 const file_tcplab_v1_agent_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dtcplab/v1/agent_service.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14tcplab/v1/exec.proto\x1a\x14tcplab/v1/host.proto\x1a\x13tcplab/v1/lab.proto\x1a\x17tcplab/v1/program.proto\x1a\x15tcplab/v1/trial.proto\"\x10\n" +
+	"\x1dtcplab/v1/agent_service.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14tcplab/v1/exec.proto\x1a\x14tcplab/v1/host.proto\x1a\x13tcplab/v1/lab.proto\x1a\x17tcplab/v1/program.proto\x1a\x17tcplab/v1/samples.proto\x1a\x15tcplab/v1/trial.proto\"\x10\n" +
 	"\x0eGetHostRequest\"6\n" +
 	"\x0fGetHostResponse\x12#\n" +
 	"\x04host\x18\x01 \x01(\v2\x0f.tcplab.v1.HostR\x04host\"\xdb\x01\n" +
@@ -1839,7 +1940,12 @@ const file_tcplab_v1_agent_service_proto_rawDesc = "" +
 	"flow_ended\x18\x03 \x01(\v2\x14.tcplab.v1.FlowEndedH\x00R\tflowEnded\x128\n" +
 	"\vtrial_ended\x18\x04 \x01(\v2\x15.tcplab.v1.TrialEndedH\x00R\n" +
 	"trialEndedB\a\n" +
-	"\x05event\"3\n" +
+	"\x05event\"\x88\x01\n" +
+	"\x18WatchTrialSamplesRequest\x12\"\n" +
+	"\btrial_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\atrialId\x12H\n" +
+	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x02\b<2\x05\x10\x80\xad\xe2\x04R\binterval\"M\n" +
+	"\x19WatchTrialSamplesResponse\x120\n" +
+	"\asamples\x18\x01 \x01(\v2\x16.tcplab.v1.LiveSamplesR\asamples\"3\n" +
 	"\x11ExperimentStarted\x12\x1e\n" +
 	"\n" +
 	"experiment\x18\x01 \x01(\tR\n" +
@@ -1873,7 +1979,7 @@ const file_tcplab_v1_agent_service_proto_rawDesc = "" +
 	"\rRemoveRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12,\n" +
 	"\rdeployment_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\fdeploymentId\"\x10\n" +
-	"\x0eRemoveResponse2\xa4\b\n" +
+	"\x0eRemoveResponse2\x86\t\n" +
 	"\fAgentService\x12@\n" +
 	"\aGetHost\x12\x19.tcplab.v1.GetHostRequest\x1a\x1a.tcplab.v1.GetHostResponse\x12:\n" +
 	"\x05Apply\x12\x17.tcplab.v1.ApplyRequest\x1a\x18.tcplab.v1.ApplyResponse\x12=\n" +
@@ -1887,7 +1993,8 @@ const file_tcplab_v1_agent_service_proto_rawDesc = "" +
 	"\n" +
 	"StartTrial\x12\x1c.tcplab.v1.StartTrialRequest\x1a\x1d.tcplab.v1.StartTrialResponse\x12K\n" +
 	"\n" +
-	"WatchTrial\x12\x1c.tcplab.v1.WatchTrialRequest\x1a\x1d.tcplab.v1.WatchTrialResponse0\x01\x12L\n" +
+	"WatchTrial\x12\x1c.tcplab.v1.WatchTrialRequest\x1a\x1d.tcplab.v1.WatchTrialResponse0\x01\x12`\n" +
+	"\x11WatchTrialSamples\x12#.tcplab.v1.WatchTrialSamplesRequest\x1a$.tcplab.v1.WatchTrialSamplesResponse0\x01\x12L\n" +
 	"\vCancelTrial\x12\x1d.tcplab.v1.CancelTrialRequest\x1a\x1e.tcplab.v1.CancelTrialResponse\x12Q\n" +
 	"\fReadArtifact\x12\x1e.tcplab.v1.ReadArtifactRequest\x1a\x1f.tcplab.v1.ReadArtifactResponse0\x01\x12[\n" +
 	"\x10AcknowledgeTrial\x12\".tcplab.v1.AcknowledgeTrialRequest\x1a#.tcplab.v1.AcknowledgeTrialResponse\x12I\n" +
@@ -1909,106 +2016,113 @@ func file_tcplab_v1_agent_service_proto_rawDescGZIP() []byte {
 	return file_tcplab_v1_agent_service_proto_rawDescData
 }
 
-var file_tcplab_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_tcplab_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_tcplab_v1_agent_service_proto_goTypes = []any{
-	(*GetHostRequest)(nil),           // 0: tcplab.v1.GetHostRequest
-	(*GetHostResponse)(nil),          // 1: tcplab.v1.GetHostResponse
-	(*ApplyRequest)(nil),             // 2: tcplab.v1.ApplyRequest
-	(*ApplyResponse)(nil),            // 3: tcplab.v1.ApplyResponse
-	(*DeployedNode)(nil),             // 4: tcplab.v1.DeployedNode
-	(*VerifyRequest)(nil),            // 5: tcplab.v1.VerifyRequest
-	(*VerifyResponse)(nil),           // 6: tcplab.v1.VerifyResponse
-	(*ReadLinksRequest)(nil),         // 7: tcplab.v1.ReadLinksRequest
-	(*ReadLinksResponse)(nil),        // 8: tcplab.v1.ReadLinksResponse
-	(*ChangeLinkRequest)(nil),        // 9: tcplab.v1.ChangeLinkRequest
-	(*ChangeLinkResponse)(nil),       // 10: tcplab.v1.ChangeLinkResponse
-	(*RunProgramRequest)(nil),        // 11: tcplab.v1.RunProgramRequest
-	(*RunProgramResponse)(nil),       // 12: tcplab.v1.RunProgramResponse
-	(*StartSchedulesRequest)(nil),    // 13: tcplab.v1.StartSchedulesRequest
-	(*StartSchedulesResponse)(nil),   // 14: tcplab.v1.StartSchedulesResponse
-	(*StartTrialRequest)(nil),        // 15: tcplab.v1.StartTrialRequest
-	(*StartTrialResponse)(nil),       // 16: tcplab.v1.StartTrialResponse
-	(*WatchTrialRequest)(nil),        // 17: tcplab.v1.WatchTrialRequest
-	(*WatchTrialResponse)(nil),       // 18: tcplab.v1.WatchTrialResponse
-	(*ExperimentStarted)(nil),        // 19: tcplab.v1.ExperimentStarted
-	(*FlowEnded)(nil),                // 20: tcplab.v1.FlowEnded
-	(*TrialEnded)(nil),               // 21: tcplab.v1.TrialEnded
-	(*CancelTrialRequest)(nil),       // 22: tcplab.v1.CancelTrialRequest
-	(*CancelTrialResponse)(nil),      // 23: tcplab.v1.CancelTrialResponse
-	(*ReadArtifactRequest)(nil),      // 24: tcplab.v1.ReadArtifactRequest
-	(*ReadArtifactResponse)(nil),     // 25: tcplab.v1.ReadArtifactResponse
-	(*AcknowledgeTrialRequest)(nil),  // 26: tcplab.v1.AcknowledgeTrialRequest
-	(*AcknowledgeTrialResponse)(nil), // 27: tcplab.v1.AcknowledgeTrialResponse
-	(*RenewLeaseRequest)(nil),        // 28: tcplab.v1.RenewLeaseRequest
-	(*RenewLeaseResponse)(nil),       // 29: tcplab.v1.RenewLeaseResponse
-	(*RemoveRequest)(nil),            // 30: tcplab.v1.RemoveRequest
-	(*RemoveResponse)(nil),           // 31: tcplab.v1.RemoveResponse
-	(*Host)(nil),                     // 32: tcplab.v1.Host
-	(*Lab)(nil),                      // 33: tcplab.v1.Lab
-	(*durationpb.Duration)(nil),      // 34: google.protobuf.Duration
-	(*LinkReport)(nil),               // 35: tcplab.v1.LinkReport
-	(*Link)(nil),                     // 36: tcplab.v1.Link
-	(*ProgramInput)(nil),             // 37: tcplab.v1.ProgramInput
-	(*ProgramOutput)(nil),            // 38: tcplab.v1.ProgramOutput
-	(*timestamppb.Timestamp)(nil),    // 39: google.protobuf.Timestamp
-	(ExecPermission)(0),              // 40: tcplab.v1.ExecPermission
-	(FlowOutcome)(0),                 // 41: tcplab.v1.FlowOutcome
-	(*TrialResult)(nil),              // 42: tcplab.v1.TrialResult
+	(*GetHostRequest)(nil),            // 0: tcplab.v1.GetHostRequest
+	(*GetHostResponse)(nil),           // 1: tcplab.v1.GetHostResponse
+	(*ApplyRequest)(nil),              // 2: tcplab.v1.ApplyRequest
+	(*ApplyResponse)(nil),             // 3: tcplab.v1.ApplyResponse
+	(*DeployedNode)(nil),              // 4: tcplab.v1.DeployedNode
+	(*VerifyRequest)(nil),             // 5: tcplab.v1.VerifyRequest
+	(*VerifyResponse)(nil),            // 6: tcplab.v1.VerifyResponse
+	(*ReadLinksRequest)(nil),          // 7: tcplab.v1.ReadLinksRequest
+	(*ReadLinksResponse)(nil),         // 8: tcplab.v1.ReadLinksResponse
+	(*ChangeLinkRequest)(nil),         // 9: tcplab.v1.ChangeLinkRequest
+	(*ChangeLinkResponse)(nil),        // 10: tcplab.v1.ChangeLinkResponse
+	(*RunProgramRequest)(nil),         // 11: tcplab.v1.RunProgramRequest
+	(*RunProgramResponse)(nil),        // 12: tcplab.v1.RunProgramResponse
+	(*StartSchedulesRequest)(nil),     // 13: tcplab.v1.StartSchedulesRequest
+	(*StartSchedulesResponse)(nil),    // 14: tcplab.v1.StartSchedulesResponse
+	(*StartTrialRequest)(nil),         // 15: tcplab.v1.StartTrialRequest
+	(*StartTrialResponse)(nil),        // 16: tcplab.v1.StartTrialResponse
+	(*WatchTrialRequest)(nil),         // 17: tcplab.v1.WatchTrialRequest
+	(*WatchTrialResponse)(nil),        // 18: tcplab.v1.WatchTrialResponse
+	(*WatchTrialSamplesRequest)(nil),  // 19: tcplab.v1.WatchTrialSamplesRequest
+	(*WatchTrialSamplesResponse)(nil), // 20: tcplab.v1.WatchTrialSamplesResponse
+	(*ExperimentStarted)(nil),         // 21: tcplab.v1.ExperimentStarted
+	(*FlowEnded)(nil),                 // 22: tcplab.v1.FlowEnded
+	(*TrialEnded)(nil),                // 23: tcplab.v1.TrialEnded
+	(*CancelTrialRequest)(nil),        // 24: tcplab.v1.CancelTrialRequest
+	(*CancelTrialResponse)(nil),       // 25: tcplab.v1.CancelTrialResponse
+	(*ReadArtifactRequest)(nil),       // 26: tcplab.v1.ReadArtifactRequest
+	(*ReadArtifactResponse)(nil),      // 27: tcplab.v1.ReadArtifactResponse
+	(*AcknowledgeTrialRequest)(nil),   // 28: tcplab.v1.AcknowledgeTrialRequest
+	(*AcknowledgeTrialResponse)(nil),  // 29: tcplab.v1.AcknowledgeTrialResponse
+	(*RenewLeaseRequest)(nil),         // 30: tcplab.v1.RenewLeaseRequest
+	(*RenewLeaseResponse)(nil),        // 31: tcplab.v1.RenewLeaseResponse
+	(*RemoveRequest)(nil),             // 32: tcplab.v1.RemoveRequest
+	(*RemoveResponse)(nil),            // 33: tcplab.v1.RemoveResponse
+	(*Host)(nil),                      // 34: tcplab.v1.Host
+	(*Lab)(nil),                       // 35: tcplab.v1.Lab
+	(*durationpb.Duration)(nil),       // 36: google.protobuf.Duration
+	(*LinkReport)(nil),                // 37: tcplab.v1.LinkReport
+	(*Link)(nil),                      // 38: tcplab.v1.Link
+	(*ProgramInput)(nil),              // 39: tcplab.v1.ProgramInput
+	(*ProgramOutput)(nil),             // 40: tcplab.v1.ProgramOutput
+	(*timestamppb.Timestamp)(nil),     // 41: google.protobuf.Timestamp
+	(ExecPermission)(0),               // 42: tcplab.v1.ExecPermission
+	(*LiveSamples)(nil),               // 43: tcplab.v1.LiveSamples
+	(FlowOutcome)(0),                  // 44: tcplab.v1.FlowOutcome
+	(*TrialResult)(nil),               // 45: tcplab.v1.TrialResult
 }
 var file_tcplab_v1_agent_service_proto_depIdxs = []int32{
-	32, // 0: tcplab.v1.GetHostResponse.host:type_name -> tcplab.v1.Host
-	33, // 1: tcplab.v1.ApplyRequest.lab:type_name -> tcplab.v1.Lab
-	34, // 2: tcplab.v1.ApplyRequest.lease:type_name -> google.protobuf.Duration
+	34, // 0: tcplab.v1.GetHostResponse.host:type_name -> tcplab.v1.Host
+	35, // 1: tcplab.v1.ApplyRequest.lab:type_name -> tcplab.v1.Lab
+	36, // 2: tcplab.v1.ApplyRequest.lease:type_name -> google.protobuf.Duration
 	4,  // 3: tcplab.v1.ApplyResponse.nodes:type_name -> tcplab.v1.DeployedNode
-	35, // 4: tcplab.v1.ApplyResponse.links:type_name -> tcplab.v1.LinkReport
-	34, // 5: tcplab.v1.VerifyRequest.limit:type_name -> google.protobuf.Duration
-	35, // 6: tcplab.v1.VerifyResponse.links:type_name -> tcplab.v1.LinkReport
-	35, // 7: tcplab.v1.ReadLinksResponse.links:type_name -> tcplab.v1.LinkReport
-	36, // 8: tcplab.v1.ChangeLinkRequest.link:type_name -> tcplab.v1.Link
-	35, // 9: tcplab.v1.ChangeLinkResponse.links:type_name -> tcplab.v1.LinkReport
-	37, // 10: tcplab.v1.RunProgramRequest.input:type_name -> tcplab.v1.ProgramInput
-	38, // 11: tcplab.v1.RunProgramResponse.output:type_name -> tcplab.v1.ProgramOutput
-	39, // 12: tcplab.v1.StartTrialRequest.start_time:type_name -> google.protobuf.Timestamp
-	40, // 13: tcplab.v1.StartTrialRequest.exec:type_name -> tcplab.v1.ExecPermission
-	39, // 14: tcplab.v1.WatchTrialResponse.time:type_name -> google.protobuf.Timestamp
-	19, // 15: tcplab.v1.WatchTrialResponse.experiment_started:type_name -> tcplab.v1.ExperimentStarted
-	20, // 16: tcplab.v1.WatchTrialResponse.flow_ended:type_name -> tcplab.v1.FlowEnded
-	21, // 17: tcplab.v1.WatchTrialResponse.trial_ended:type_name -> tcplab.v1.TrialEnded
-	41, // 18: tcplab.v1.FlowEnded.outcome:type_name -> tcplab.v1.FlowOutcome
-	42, // 19: tcplab.v1.TrialEnded.result:type_name -> tcplab.v1.TrialResult
-	0,  // 20: tcplab.v1.AgentService.GetHost:input_type -> tcplab.v1.GetHostRequest
-	2,  // 21: tcplab.v1.AgentService.Apply:input_type -> tcplab.v1.ApplyRequest
-	5,  // 22: tcplab.v1.AgentService.Verify:input_type -> tcplab.v1.VerifyRequest
-	13, // 23: tcplab.v1.AgentService.StartSchedules:input_type -> tcplab.v1.StartSchedulesRequest
-	7,  // 24: tcplab.v1.AgentService.ReadLinks:input_type -> tcplab.v1.ReadLinksRequest
-	9,  // 25: tcplab.v1.AgentService.ChangeLink:input_type -> tcplab.v1.ChangeLinkRequest
-	11, // 26: tcplab.v1.AgentService.RunProgram:input_type -> tcplab.v1.RunProgramRequest
-	15, // 27: tcplab.v1.AgentService.StartTrial:input_type -> tcplab.v1.StartTrialRequest
-	17, // 28: tcplab.v1.AgentService.WatchTrial:input_type -> tcplab.v1.WatchTrialRequest
-	22, // 29: tcplab.v1.AgentService.CancelTrial:input_type -> tcplab.v1.CancelTrialRequest
-	24, // 30: tcplab.v1.AgentService.ReadArtifact:input_type -> tcplab.v1.ReadArtifactRequest
-	26, // 31: tcplab.v1.AgentService.AcknowledgeTrial:input_type -> tcplab.v1.AcknowledgeTrialRequest
-	28, // 32: tcplab.v1.AgentService.RenewLease:input_type -> tcplab.v1.RenewLeaseRequest
-	30, // 33: tcplab.v1.AgentService.Remove:input_type -> tcplab.v1.RemoveRequest
-	1,  // 34: tcplab.v1.AgentService.GetHost:output_type -> tcplab.v1.GetHostResponse
-	3,  // 35: tcplab.v1.AgentService.Apply:output_type -> tcplab.v1.ApplyResponse
-	6,  // 36: tcplab.v1.AgentService.Verify:output_type -> tcplab.v1.VerifyResponse
-	14, // 37: tcplab.v1.AgentService.StartSchedules:output_type -> tcplab.v1.StartSchedulesResponse
-	8,  // 38: tcplab.v1.AgentService.ReadLinks:output_type -> tcplab.v1.ReadLinksResponse
-	10, // 39: tcplab.v1.AgentService.ChangeLink:output_type -> tcplab.v1.ChangeLinkResponse
-	12, // 40: tcplab.v1.AgentService.RunProgram:output_type -> tcplab.v1.RunProgramResponse
-	16, // 41: tcplab.v1.AgentService.StartTrial:output_type -> tcplab.v1.StartTrialResponse
-	18, // 42: tcplab.v1.AgentService.WatchTrial:output_type -> tcplab.v1.WatchTrialResponse
-	23, // 43: tcplab.v1.AgentService.CancelTrial:output_type -> tcplab.v1.CancelTrialResponse
-	25, // 44: tcplab.v1.AgentService.ReadArtifact:output_type -> tcplab.v1.ReadArtifactResponse
-	27, // 45: tcplab.v1.AgentService.AcknowledgeTrial:output_type -> tcplab.v1.AcknowledgeTrialResponse
-	29, // 46: tcplab.v1.AgentService.RenewLease:output_type -> tcplab.v1.RenewLeaseResponse
-	31, // 47: tcplab.v1.AgentService.Remove:output_type -> tcplab.v1.RemoveResponse
-	34, // [34:48] is the sub-list for method output_type
-	20, // [20:34] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	37, // 4: tcplab.v1.ApplyResponse.links:type_name -> tcplab.v1.LinkReport
+	36, // 5: tcplab.v1.VerifyRequest.limit:type_name -> google.protobuf.Duration
+	37, // 6: tcplab.v1.VerifyResponse.links:type_name -> tcplab.v1.LinkReport
+	37, // 7: tcplab.v1.ReadLinksResponse.links:type_name -> tcplab.v1.LinkReport
+	38, // 8: tcplab.v1.ChangeLinkRequest.link:type_name -> tcplab.v1.Link
+	37, // 9: tcplab.v1.ChangeLinkResponse.links:type_name -> tcplab.v1.LinkReport
+	39, // 10: tcplab.v1.RunProgramRequest.input:type_name -> tcplab.v1.ProgramInput
+	40, // 11: tcplab.v1.RunProgramResponse.output:type_name -> tcplab.v1.ProgramOutput
+	41, // 12: tcplab.v1.StartTrialRequest.start_time:type_name -> google.protobuf.Timestamp
+	42, // 13: tcplab.v1.StartTrialRequest.exec:type_name -> tcplab.v1.ExecPermission
+	41, // 14: tcplab.v1.WatchTrialResponse.time:type_name -> google.protobuf.Timestamp
+	21, // 15: tcplab.v1.WatchTrialResponse.experiment_started:type_name -> tcplab.v1.ExperimentStarted
+	22, // 16: tcplab.v1.WatchTrialResponse.flow_ended:type_name -> tcplab.v1.FlowEnded
+	23, // 17: tcplab.v1.WatchTrialResponse.trial_ended:type_name -> tcplab.v1.TrialEnded
+	36, // 18: tcplab.v1.WatchTrialSamplesRequest.interval:type_name -> google.protobuf.Duration
+	43, // 19: tcplab.v1.WatchTrialSamplesResponse.samples:type_name -> tcplab.v1.LiveSamples
+	44, // 20: tcplab.v1.FlowEnded.outcome:type_name -> tcplab.v1.FlowOutcome
+	45, // 21: tcplab.v1.TrialEnded.result:type_name -> tcplab.v1.TrialResult
+	0,  // 22: tcplab.v1.AgentService.GetHost:input_type -> tcplab.v1.GetHostRequest
+	2,  // 23: tcplab.v1.AgentService.Apply:input_type -> tcplab.v1.ApplyRequest
+	5,  // 24: tcplab.v1.AgentService.Verify:input_type -> tcplab.v1.VerifyRequest
+	13, // 25: tcplab.v1.AgentService.StartSchedules:input_type -> tcplab.v1.StartSchedulesRequest
+	7,  // 26: tcplab.v1.AgentService.ReadLinks:input_type -> tcplab.v1.ReadLinksRequest
+	9,  // 27: tcplab.v1.AgentService.ChangeLink:input_type -> tcplab.v1.ChangeLinkRequest
+	11, // 28: tcplab.v1.AgentService.RunProgram:input_type -> tcplab.v1.RunProgramRequest
+	15, // 29: tcplab.v1.AgentService.StartTrial:input_type -> tcplab.v1.StartTrialRequest
+	17, // 30: tcplab.v1.AgentService.WatchTrial:input_type -> tcplab.v1.WatchTrialRequest
+	19, // 31: tcplab.v1.AgentService.WatchTrialSamples:input_type -> tcplab.v1.WatchTrialSamplesRequest
+	24, // 32: tcplab.v1.AgentService.CancelTrial:input_type -> tcplab.v1.CancelTrialRequest
+	26, // 33: tcplab.v1.AgentService.ReadArtifact:input_type -> tcplab.v1.ReadArtifactRequest
+	28, // 34: tcplab.v1.AgentService.AcknowledgeTrial:input_type -> tcplab.v1.AcknowledgeTrialRequest
+	30, // 35: tcplab.v1.AgentService.RenewLease:input_type -> tcplab.v1.RenewLeaseRequest
+	32, // 36: tcplab.v1.AgentService.Remove:input_type -> tcplab.v1.RemoveRequest
+	1,  // 37: tcplab.v1.AgentService.GetHost:output_type -> tcplab.v1.GetHostResponse
+	3,  // 38: tcplab.v1.AgentService.Apply:output_type -> tcplab.v1.ApplyResponse
+	6,  // 39: tcplab.v1.AgentService.Verify:output_type -> tcplab.v1.VerifyResponse
+	14, // 40: tcplab.v1.AgentService.StartSchedules:output_type -> tcplab.v1.StartSchedulesResponse
+	8,  // 41: tcplab.v1.AgentService.ReadLinks:output_type -> tcplab.v1.ReadLinksResponse
+	10, // 42: tcplab.v1.AgentService.ChangeLink:output_type -> tcplab.v1.ChangeLinkResponse
+	12, // 43: tcplab.v1.AgentService.RunProgram:output_type -> tcplab.v1.RunProgramResponse
+	16, // 44: tcplab.v1.AgentService.StartTrial:output_type -> tcplab.v1.StartTrialResponse
+	18, // 45: tcplab.v1.AgentService.WatchTrial:output_type -> tcplab.v1.WatchTrialResponse
+	20, // 46: tcplab.v1.AgentService.WatchTrialSamples:output_type -> tcplab.v1.WatchTrialSamplesResponse
+	25, // 47: tcplab.v1.AgentService.CancelTrial:output_type -> tcplab.v1.CancelTrialResponse
+	27, // 48: tcplab.v1.AgentService.ReadArtifact:output_type -> tcplab.v1.ReadArtifactResponse
+	29, // 49: tcplab.v1.AgentService.AcknowledgeTrial:output_type -> tcplab.v1.AcknowledgeTrialResponse
+	31, // 50: tcplab.v1.AgentService.RenewLease:output_type -> tcplab.v1.RenewLeaseResponse
+	33, // 51: tcplab.v1.AgentService.Remove:output_type -> tcplab.v1.RemoveResponse
+	37, // [37:52] is the sub-list for method output_type
+	22, // [22:37] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_agent_service_proto_init() }
@@ -2020,6 +2134,7 @@ func file_tcplab_v1_agent_service_proto_init() {
 	file_tcplab_v1_host_proto_init()
 	file_tcplab_v1_lab_proto_init()
 	file_tcplab_v1_program_proto_init()
+	file_tcplab_v1_samples_proto_init()
 	file_tcplab_v1_trial_proto_init()
 	file_tcplab_v1_agent_service_proto_msgTypes[18].OneofWrappers = []any{
 		(*WatchTrialResponse_ExperimentStarted)(nil),
@@ -2032,7 +2147,7 @@ func file_tcplab_v1_agent_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tcplab_v1_agent_service_proto_rawDesc), len(file_tcplab_v1_agent_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   32,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,20 +19,21 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AgentService_GetHost_FullMethodName          = "/tcplab.v1.AgentService/GetHost"
-	AgentService_Apply_FullMethodName            = "/tcplab.v1.AgentService/Apply"
-	AgentService_Verify_FullMethodName           = "/tcplab.v1.AgentService/Verify"
-	AgentService_StartSchedules_FullMethodName   = "/tcplab.v1.AgentService/StartSchedules"
-	AgentService_ReadLinks_FullMethodName        = "/tcplab.v1.AgentService/ReadLinks"
-	AgentService_ChangeLink_FullMethodName       = "/tcplab.v1.AgentService/ChangeLink"
-	AgentService_RunProgram_FullMethodName       = "/tcplab.v1.AgentService/RunProgram"
-	AgentService_StartTrial_FullMethodName       = "/tcplab.v1.AgentService/StartTrial"
-	AgentService_WatchTrial_FullMethodName       = "/tcplab.v1.AgentService/WatchTrial"
-	AgentService_CancelTrial_FullMethodName      = "/tcplab.v1.AgentService/CancelTrial"
-	AgentService_ReadArtifact_FullMethodName     = "/tcplab.v1.AgentService/ReadArtifact"
-	AgentService_AcknowledgeTrial_FullMethodName = "/tcplab.v1.AgentService/AcknowledgeTrial"
-	AgentService_RenewLease_FullMethodName       = "/tcplab.v1.AgentService/RenewLease"
-	AgentService_Remove_FullMethodName           = "/tcplab.v1.AgentService/Remove"
+	AgentService_GetHost_FullMethodName           = "/tcplab.v1.AgentService/GetHost"
+	AgentService_Apply_FullMethodName             = "/tcplab.v1.AgentService/Apply"
+	AgentService_Verify_FullMethodName            = "/tcplab.v1.AgentService/Verify"
+	AgentService_StartSchedules_FullMethodName    = "/tcplab.v1.AgentService/StartSchedules"
+	AgentService_ReadLinks_FullMethodName         = "/tcplab.v1.AgentService/ReadLinks"
+	AgentService_ChangeLink_FullMethodName        = "/tcplab.v1.AgentService/ChangeLink"
+	AgentService_RunProgram_FullMethodName        = "/tcplab.v1.AgentService/RunProgram"
+	AgentService_StartTrial_FullMethodName        = "/tcplab.v1.AgentService/StartTrial"
+	AgentService_WatchTrial_FullMethodName        = "/tcplab.v1.AgentService/WatchTrial"
+	AgentService_WatchTrialSamples_FullMethodName = "/tcplab.v1.AgentService/WatchTrialSamples"
+	AgentService_CancelTrial_FullMethodName       = "/tcplab.v1.AgentService/CancelTrial"
+	AgentService_ReadArtifact_FullMethodName      = "/tcplab.v1.AgentService/ReadArtifact"
+	AgentService_AcknowledgeTrial_FullMethodName  = "/tcplab.v1.AgentService/AcknowledgeTrial"
+	AgentService_RenewLease_FullMethodName        = "/tcplab.v1.AgentService/RenewLease"
+	AgentService_Remove_FullMethodName            = "/tcplab.v1.AgentService/Remove"
 )
 
 // AgentServiceClient is the client API for AgentService service.
@@ -79,6 +80,10 @@ type AgentServiceClient interface {
 	// WatchTrial follows a trial: first what has happened, then what happens,
 	// until its end.
 	WatchTrial(ctx context.Context, in *WatchTrialRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTrialResponse], error)
+	// WatchTrialSamples follows what a trial samples while it runs, at a bounded rate and with no more
+	// than the newest of each end, and ends with the trial. It never holds up what it watches: samples that
+	// nobody took in time are counted and left out. Errors: NOT_FOUND for a trial that is not under way.
+	WatchTrialSamples(ctx context.Context, in *WatchTrialSamplesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTrialSamplesResponse], error)
 	// CancelTrial stops a trial's flows. A trial that has ended stays as it is.
 	CancelTrial(ctx context.Context, in *CancelTrialRequest, opts ...grpc.CallOption) (*CancelTrialResponse, error)
 	// ReadArtifact streams a file that a trial left.
@@ -203,6 +208,25 @@ func (c *agentServiceClient) WatchTrial(ctx context.Context, in *WatchTrialReque
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AgentService_WatchTrialClient = grpc.ServerStreamingClient[WatchTrialResponse]
 
+func (c *agentServiceClient) WatchTrialSamples(ctx context.Context, in *WatchTrialSamplesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTrialSamplesResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[2], AgentService_WatchTrialSamples_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchTrialSamplesRequest, WatchTrialSamplesResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_WatchTrialSamplesClient = grpc.ServerStreamingClient[WatchTrialSamplesResponse]
+
 func (c *agentServiceClient) CancelTrial(ctx context.Context, in *CancelTrialRequest, opts ...grpc.CallOption) (*CancelTrialResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CancelTrialResponse)
@@ -215,7 +239,7 @@ func (c *agentServiceClient) CancelTrial(ctx context.Context, in *CancelTrialReq
 
 func (c *agentServiceClient) ReadArtifact(ctx context.Context, in *ReadArtifactRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadArtifactResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[2], AgentService_ReadArtifact_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[3], AgentService_ReadArtifact_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -306,6 +330,10 @@ type AgentServiceServer interface {
 	// WatchTrial follows a trial: first what has happened, then what happens,
 	// until its end.
 	WatchTrial(*WatchTrialRequest, grpc.ServerStreamingServer[WatchTrialResponse]) error
+	// WatchTrialSamples follows what a trial samples while it runs, at a bounded rate and with no more
+	// than the newest of each end, and ends with the trial. It never holds up what it watches: samples that
+	// nobody took in time are counted and left out. Errors: NOT_FOUND for a trial that is not under way.
+	WatchTrialSamples(*WatchTrialSamplesRequest, grpc.ServerStreamingServer[WatchTrialSamplesResponse]) error
 	// CancelTrial stops a trial's flows. A trial that has ended stays as it is.
 	CancelTrial(context.Context, *CancelTrialRequest) (*CancelTrialResponse, error)
 	// ReadArtifact streams a file that a trial left.
@@ -354,6 +382,9 @@ func (UnimplementedAgentServiceServer) StartTrial(context.Context, *StartTrialRe
 }
 func (UnimplementedAgentServiceServer) WatchTrial(*WatchTrialRequest, grpc.ServerStreamingServer[WatchTrialResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchTrial not implemented")
+}
+func (UnimplementedAgentServiceServer) WatchTrialSamples(*WatchTrialSamplesRequest, grpc.ServerStreamingServer[WatchTrialSamplesResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchTrialSamples not implemented")
 }
 func (UnimplementedAgentServiceServer) CancelTrial(context.Context, *CancelTrialRequest) (*CancelTrialResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelTrial not implemented")
@@ -535,6 +566,17 @@ func _AgentService_WatchTrial_Handler(srv interface{}, stream grpc.ServerStream)
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AgentService_WatchTrialServer = grpc.ServerStreamingServer[WatchTrialResponse]
 
+func _AgentService_WatchTrialSamples_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchTrialSamplesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AgentServiceServer).WatchTrialSamples(m, &grpc.GenericServerStream[WatchTrialSamplesRequest, WatchTrialSamplesResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_WatchTrialSamplesServer = grpc.ServerStreamingServer[WatchTrialSamplesResponse]
+
 func _AgentService_CancelTrial_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CancelTrialRequest)
 	if err := dec(in); err != nil {
@@ -680,6 +722,11 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WatchTrial",
 			Handler:       _AgentService_WatchTrial_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "WatchTrialSamples",
+			Handler:       _AgentService_WatchTrialSamples_Handler,
 			ServerStreams: true,
 		},
 		{

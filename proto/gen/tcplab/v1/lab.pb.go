@@ -1346,6 +1346,9 @@ type Experiment struct {
 	// When a flow that has not ended is stopped and the trial fails. Default
 	// 60 s; up to 24 h.
 	Timeout *durationpb.Duration `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// What is watched beside the flows' own sockets. Sockets, states and queues are watched in all
+	// experiments of a trial where one asks for them. Default: nothing.
+	Observe *Observers `protobuf:"bytes,5,opt,name=observe,proto3" json:"observe,omitempty"`
 	// Records packets at nodes. Default: none are.
 	Capture       *Capture `protobuf:"bytes,8,opt,name=capture,proto3" json:"capture,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1406,6 +1409,13 @@ func (x *Experiment) GetSampleInterval() *durationpb.Duration {
 func (x *Experiment) GetTimeout() *durationpb.Duration {
 	if x != nil {
 		return x.Timeout
+	}
+	return nil
+}
+
+func (x *Experiment) GetObserve() *Observers {
+	if x != nil {
+		return x.Observe
 	}
 	return nil
 }
@@ -2305,7 +2315,7 @@ var File_tcplab_v1_lab_proto protoreflect.FileDescriptor
 
 const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\n" +
-	"\x13tcplab/v1/lab.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17tcplab/v1/capture.proto\x1a\x17tcplab/v1/connect.proto\x1a\x14tcplab/v1/exec.proto\x1a\x14tcplab/v1/flow.proto\x1a\x15tcplab/v1/shape.proto\x1a\x16tcplab/v1/socket.proto\"\xf4\x03\n" +
+	"\x13tcplab/v1/lab.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17tcplab/v1/capture.proto\x1a\x17tcplab/v1/connect.proto\x1a\x14tcplab/v1/exec.proto\x1a\x14tcplab/v1/flow.proto\x1a\x17tcplab/v1/observe.proto\x1a\x15tcplab/v1/shape.proto\x1a\x16tcplab/v1/socket.proto\"\xf4\x03\n" +
 	"\x03Lab\x12.\n" +
 	"\x04name\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x18(2\x11^[a-z][a-z0-9-]*$R\x04name\x12\x1e\n" +
 	"\x05title\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x05title\x129\n" +
@@ -2395,14 +2405,15 @@ const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\binterval\x18\a \x01(\v2\x19.google.protobuf.DurationB\f\xbaH\t\xaa\x01\x06\"\x02\b\n" +
 	"2\x00R\binterval\x121\n" +
 	"\x03red\x18\b \x01(\v2\x1f.tcplab.v1.RandomEarlyDetectionR\x03redB\a\n" +
-	"\x05limit\"\xa6\x02\n" +
+	"\x05limit\"\xd6\x02\n" +
 	"\n" +
 	"Experiment\x12\x1b\n" +
 	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18(R\x04name\x122\n" +
 	"\x05flows\x18\x02 \x03(\v2\x0f.tcplab.v1.FlowB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\x05flows\x12T\n" +
 	"\x0fsample_interval\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
 	"\"\x02\b\x012\x04\x10\xc0\x84=R\x0esampleInterval\x12C\n" +
-	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x05*\x00R\atimeout\x12,\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x05*\x00R\atimeout\x12.\n" +
+	"\aobserve\x18\x05 \x01(\v2\x14.tcplab.v1.ObserversR\aobserve\x12,\n" +
 	"\acapture\x18\b \x01(\v2\x12.tcplab.v1.CaptureR\acapture\"\xf5\x05\n" +
 	"\x04Flow\x12.\n" +
 	"\x04name\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x18(2\x11^[a-z][a-z0-9_]*$R\x04name\x12\x1f\n" +
@@ -2567,16 +2578,17 @@ var file_tcplab_v1_lab_proto_goTypes = []any{
 	(*Chance)(nil),               // 30: tcplab.v1.Chance
 	(QueueDiscipline)(0),         // 31: tcplab.v1.QueueDiscipline
 	(*RandomEarlyDetection)(nil), // 32: tcplab.v1.RandomEarlyDetection
-	(*Capture)(nil),              // 33: tcplab.v1.Capture
-	(*Burst)(nil),                // 34: tcplab.v1.Burst
-	(*Connect)(nil),              // 35: tcplab.v1.Connect
-	(*Exec)(nil),                 // 36: tcplab.v1.Exec
-	(FlowFault)(0),               // 37: tcplab.v1.FlowFault
-	(*RateStep)(nil),             // 38: tcplab.v1.RateStep
-	(*Steady)(nil),               // 39: tcplab.v1.Steady
-	(*KeepAlive)(nil),            // 40: tcplab.v1.KeepAlive
-	(*PortRange)(nil),            // 41: tcplab.v1.PortRange
-	(*structpb.Value)(nil),       // 42: google.protobuf.Value
+	(*Observers)(nil),            // 33: tcplab.v1.Observers
+	(*Capture)(nil),              // 34: tcplab.v1.Capture
+	(*Burst)(nil),                // 35: tcplab.v1.Burst
+	(*Connect)(nil),              // 36: tcplab.v1.Connect
+	(*Exec)(nil),                 // 37: tcplab.v1.Exec
+	(FlowFault)(0),               // 38: tcplab.v1.FlowFault
+	(*RateStep)(nil),             // 39: tcplab.v1.RateStep
+	(*Steady)(nil),               // 40: tcplab.v1.Steady
+	(*KeepAlive)(nil),            // 41: tcplab.v1.KeepAlive
+	(*PortRange)(nil),            // 42: tcplab.v1.PortRange
+	(*structpb.Value)(nil),       // 43: google.protobuf.Value
 }
 var file_tcplab_v1_lab_proto_depIdxs = []int32{
 	21, // 0: tcplab.v1.Lab.point:type_name -> tcplab.v1.Lab.PointEntry
@@ -2620,34 +2632,35 @@ var file_tcplab_v1_lab_proto_depIdxs = []int32{
 	16, // 38: tcplab.v1.Experiment.flows:type_name -> tcplab.v1.Flow
 	24, // 39: tcplab.v1.Experiment.sample_interval:type_name -> google.protobuf.Duration
 	24, // 40: tcplab.v1.Experiment.timeout:type_name -> google.protobuf.Duration
-	33, // 41: tcplab.v1.Experiment.capture:type_name -> tcplab.v1.Capture
-	3,  // 42: tcplab.v1.Flow.family:type_name -> tcplab.v1.IpFamily
-	17, // 43: tcplab.v1.Flow.bulk:type_name -> tcplab.v1.Bulk
-	18, // 44: tcplab.v1.Flow.transaction:type_name -> tcplab.v1.Transaction
-	34, // 45: tcplab.v1.Flow.burst:type_name -> tcplab.v1.Burst
-	35, // 46: tcplab.v1.Flow.connect:type_name -> tcplab.v1.Connect
-	36, // 47: tcplab.v1.Flow.exec:type_name -> tcplab.v1.Exec
-	19, // 48: tcplab.v1.Flow.socket:type_name -> tcplab.v1.SocketOptions
-	24, // 49: tcplab.v1.Flow.start:type_name -> google.protobuf.Duration
-	24, // 50: tcplab.v1.Flow.duration:type_name -> google.protobuf.Duration
-	37, // 51: tcplab.v1.Flow.fault:type_name -> tcplab.v1.FlowFault
-	24, // 52: tcplab.v1.Bulk.duration:type_name -> google.protobuf.Duration
-	38, // 53: tcplab.v1.Bulk.rate_schedule:type_name -> tcplab.v1.RateStep
-	39, // 54: tcplab.v1.Bulk.steady:type_name -> tcplab.v1.Steady
-	24, // 55: tcplab.v1.Transaction.think_time:type_name -> google.protobuf.Duration
-	24, // 56: tcplab.v1.Transaction.server_time:type_name -> google.protobuf.Duration
-	38, // 57: tcplab.v1.Transaction.rate_schedule:type_name -> tcplab.v1.RateStep
-	40, // 58: tcplab.v1.SocketOptions.keep_alive:type_name -> tcplab.v1.KeepAlive
-	24, // 59: tcplab.v1.SocketOptions.user_timeout:type_name -> google.protobuf.Duration
-	24, // 60: tcplab.v1.SocketOptions.linger:type_name -> google.protobuf.Duration
-	41, // 61: tcplab.v1.SocketOptions.local_ports:type_name -> tcplab.v1.PortRange
-	4,  // 62: tcplab.v1.Expectation.over:type_name -> tcplab.v1.Over
-	42, // 63: tcplab.v1.Lab.PointEntry.value:type_name -> google.protobuf.Value
-	64, // [64:64] is the sub-list for method output_type
-	64, // [64:64] is the sub-list for method input_type
-	64, // [64:64] is the sub-list for extension type_name
-	64, // [64:64] is the sub-list for extension extendee
-	0,  // [0:64] is the sub-list for field type_name
+	33, // 41: tcplab.v1.Experiment.observe:type_name -> tcplab.v1.Observers
+	34, // 42: tcplab.v1.Experiment.capture:type_name -> tcplab.v1.Capture
+	3,  // 43: tcplab.v1.Flow.family:type_name -> tcplab.v1.IpFamily
+	17, // 44: tcplab.v1.Flow.bulk:type_name -> tcplab.v1.Bulk
+	18, // 45: tcplab.v1.Flow.transaction:type_name -> tcplab.v1.Transaction
+	35, // 46: tcplab.v1.Flow.burst:type_name -> tcplab.v1.Burst
+	36, // 47: tcplab.v1.Flow.connect:type_name -> tcplab.v1.Connect
+	37, // 48: tcplab.v1.Flow.exec:type_name -> tcplab.v1.Exec
+	19, // 49: tcplab.v1.Flow.socket:type_name -> tcplab.v1.SocketOptions
+	24, // 50: tcplab.v1.Flow.start:type_name -> google.protobuf.Duration
+	24, // 51: tcplab.v1.Flow.duration:type_name -> google.protobuf.Duration
+	38, // 52: tcplab.v1.Flow.fault:type_name -> tcplab.v1.FlowFault
+	24, // 53: tcplab.v1.Bulk.duration:type_name -> google.protobuf.Duration
+	39, // 54: tcplab.v1.Bulk.rate_schedule:type_name -> tcplab.v1.RateStep
+	40, // 55: tcplab.v1.Bulk.steady:type_name -> tcplab.v1.Steady
+	24, // 56: tcplab.v1.Transaction.think_time:type_name -> google.protobuf.Duration
+	24, // 57: tcplab.v1.Transaction.server_time:type_name -> google.protobuf.Duration
+	39, // 58: tcplab.v1.Transaction.rate_schedule:type_name -> tcplab.v1.RateStep
+	41, // 59: tcplab.v1.SocketOptions.keep_alive:type_name -> tcplab.v1.KeepAlive
+	24, // 60: tcplab.v1.SocketOptions.user_timeout:type_name -> google.protobuf.Duration
+	24, // 61: tcplab.v1.SocketOptions.linger:type_name -> google.protobuf.Duration
+	42, // 62: tcplab.v1.SocketOptions.local_ports:type_name -> tcplab.v1.PortRange
+	4,  // 63: tcplab.v1.Expectation.over:type_name -> tcplab.v1.Over
+	43, // 64: tcplab.v1.Lab.PointEntry.value:type_name -> google.protobuf.Value
+	65, // [65:65] is the sub-list for method output_type
+	65, // [65:65] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_lab_proto_init() }
@@ -2659,6 +2672,7 @@ func file_tcplab_v1_lab_proto_init() {
 	file_tcplab_v1_connect_proto_init()
 	file_tcplab_v1_exec_proto_init()
 	file_tcplab_v1_flow_proto_init()
+	file_tcplab_v1_observe_proto_init()
 	file_tcplab_v1_shape_proto_init()
 	file_tcplab_v1_socket_proto_init()
 	file_tcplab_v1_lab_proto_msgTypes[9].OneofWrappers = []any{

@@ -248,6 +248,8 @@ type TrialResult struct {
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// From the first experiment's start to the last one's end.
 	Elapsed *durationpb.Duration `protobuf:"bytes,7,opt,name=elapsed,proto3" json:"elapsed,omitempty"`
+	// The states of sockets, node by node, where an experiment asks for them (Observers.states).
+	Sockets []*NodeSockets `protobuf:"bytes,8,rep,name=sockets,proto3" json:"sockets,omitempty"`
 	// What was captured at nodes, in the lab's order.
 	Captures      []*NodeCapture `protobuf:"bytes,12,rep,name=captures,proto3" json:"captures,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -333,6 +335,13 @@ func (x *TrialResult) GetElapsed() *durationpb.Duration {
 	return nil
 }
 
+func (x *TrialResult) GetSockets() []*NodeSockets {
+	if x != nil {
+		return x.Sockets
+	}
+	return nil
+}
+
 func (x *TrialResult) GetCaptures() []*NodeCapture {
 	if x != nil {
 		return x.Captures
@@ -370,7 +379,10 @@ type LinkReport struct {
 	Drift []string `protobuf:"bytes,11,rep,name=drift,proto3" json:"drift,omitempty"`
 	// How late the engine handed frames over during the experiments, counted from their
 	// arrival; unset where the engine cannot know (netem).
-	Lateness      *LinkLateness `protobuf:"bytes,12,opt,name=lateness,proto3" json:"lateness,omitempty"`
+	Lateness *LinkLateness `protobuf:"bytes,12,opt,name=lateness,proto3" json:"lateness,omitempty"`
+	// What waited for the bottleneck during the experiments that ask for it (Observers.queues); unset where none
+	// does, and for a path.
+	Queue         *QueueSummary `protobuf:"bytes,13,opt,name=queue,proto3" json:"queue,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -485,6 +497,13 @@ func (x *LinkReport) GetDrift() []string {
 func (x *LinkReport) GetLateness() *LinkLateness {
 	if x != nil {
 		return x.Lateness
+	}
+	return nil
+}
+
+func (x *LinkReport) GetQueue() *QueueSummary {
+	if x != nil {
+		return x.Queue
 	}
 	return nil
 }
@@ -726,7 +745,9 @@ type LinkCounters struct {
 	// Frames that a queue discipline dropped before its queue was full.
 	Early uint64 `protobuf:"varint,11,opt,name=early,proto3" json:"early,omitempty"`
 	// Frames that wait for the bottleneck now; in a trial's result: at its end.
-	Queued        uint32 `protobuf:"varint,12,opt,name=queued,proto3" json:"queued,omitempty"`
+	Queued uint32 `protobuf:"varint,12,opt,name=queued,proto3" json:"queued,omitempty"`
+	// Bytes of the frames that wait.
+	QueuedBytes   uint64 `protobuf:"varint,13,opt,name=queued_bytes,json=queuedBytes,proto3" json:"queued_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -845,6 +866,13 @@ func (x *LinkCounters) GetQueued() uint32 {
 	return 0
 }
 
+func (x *LinkCounters) GetQueuedBytes() uint64 {
+	if x != nil {
+		return x.QueuedBytes
+	}
+	return 0
+}
+
 // FlowResult is one flow, measured at both ends.
 type FlowResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -890,7 +918,11 @@ type FlowResult struct {
 	// sums of bytes, and no TCP_INFO and series, which are a connection's.
 	Streams []*FlowResult `protobuf:"bytes,18,rep,name=streams,proto3" json:"streams,omitempty"`
 	// What a bulk alone has; unset for all other flows.
-	Bulk          *BulkResult `protobuf:"bytes,25,opt,name=bulk,proto3" json:"bulk,omitempty"`
+	Bulk *BulkResult `protobuf:"bytes,25,opt,name=bulk,proto3" json:"bulk,omitempty"`
+	// What `latency`, `uncorrected` and `connect` summarise, so that trials can be added up.
+	Histograms []*LatencyHistogram `protobuf:"bytes,20,rep,name=histograms,proto3" json:"histograms,omitempty"`
+	// TCP_INFO samples of both ends that were due and could not be taken in their time.
+	SamplesMissed uint64 `protobuf:"varint,21,opt,name=samples_missed,json=samplesMissed,proto3" json:"samples_missed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1042,6 +1074,20 @@ func (x *FlowResult) GetBulk() *BulkResult {
 		return x.Bulk
 	}
 	return nil
+}
+
+func (x *FlowResult) GetHistograms() []*LatencyHistogram {
+	if x != nil {
+		return x.Histograms
+	}
+	return nil
+}
+
+func (x *FlowResult) GetSamplesMissed() uint64 {
+	if x != nil {
+		return x.SamplesMissed
+	}
+	return 0
 }
 
 // BulkResult is what only a bulk tells.
@@ -1652,7 +1698,14 @@ type FlowEnd struct {
 	// in, in the units in which they are asked for (buffers are half of what
 	// the kernel has; mss is the one in force). Of cork, quick_ack and linger it
 	// has what was asked, for their values in the kernel change all the time.
-	Socket        *SocketOptions `protobuf:"bytes,8,opt,name=socket,proto3" json:"socket,omitempty"`
+	Socket *SocketOptions `protobuf:"bytes,8,opt,name=socket,proto3" json:"socket,omitempty"`
+	// What the congestion control said last of itself; unset where it says nothing.
+	CongestionInfo *CongestionInfo `protobuf:"bytes,9,opt,name=congestion_info,json=congestionInfo,proto3" json:"congestion_info,omitempty"`
+	// The states that the end's socket went through, the first 32, where the experiment asks for them
+	// (Observers.states). Where a flow has several connections it is that of the first.
+	States []*StateChange `protobuf:"bytes,10,rep,name=states,proto3" json:"states,omitempty"`
+	// The same in words, with a blank between ("SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 TIME_WAIT").
+	StatePath     string `protobuf:"bytes,11,opt,name=state_path,json=statePath,proto3" json:"state_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1741,6 +1794,27 @@ func (x *FlowEnd) GetSocket() *SocketOptions {
 		return x.Socket
 	}
 	return nil
+}
+
+func (x *FlowEnd) GetCongestionInfo() *CongestionInfo {
+	if x != nil {
+		return x.CongestionInfo
+	}
+	return nil
+}
+
+func (x *FlowEnd) GetStates() []*StateChange {
+	if x != nil {
+		return x.States
+	}
+	return nil
+}
+
+func (x *FlowEnd) GetStatePath() string {
+	if x != nil {
+		return x.StatePath
+	}
+	return ""
 }
 
 // CwndChange is a value of the congestion window, from a moment on.
@@ -2251,7 +2325,7 @@ var File_tcplab_v1_trial_proto protoreflect.FileDescriptor
 
 const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\n" +
-	"\x15tcplab/v1/trial.proto\x12\ttcplab.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tcplab/v1/capture.proto\x1a\x14tcplab/v1/exec.proto\x1a\x14tcplab/v1/host.proto\x1a\x13tcplab/v1/lab.proto\"\x9e\x03\n" +
+	"\x15tcplab/v1/trial.proto\x12\ttcplab.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tcplab/v1/capture.proto\x1a\x14tcplab/v1/exec.proto\x1a\x14tcplab/v1/host.proto\x1a\x13tcplab/v1/lab.proto\x1a\x17tcplab/v1/observe.proto\"\xd0\x03\n" +
 	"\vTrialResult\x12+\n" +
 	"\x05links\x18\x01 \x03(\v2\x15.tcplab.v1.LinkReportR\x05links\x12+\n" +
 	"\x05flows\x18\x02 \x03(\v2\x15.tcplab.v1.FlowResultR\x05flows\x123\n" +
@@ -2260,8 +2334,9 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\tartifacts\x18\x05 \x03(\v2\x13.tcplab.v1.ArtifactR\tartifacts\x129\n" +
 	"\n" +
 	"start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x123\n" +
-	"\aelapsed\x18\a \x01(\v2\x19.google.protobuf.DurationR\aelapsed\x122\n" +
-	"\bcaptures\x18\f \x03(\v2\x16.tcplab.v1.NodeCaptureR\bcaptures\"\xeb\x03\n" +
+	"\aelapsed\x18\a \x01(\v2\x19.google.protobuf.DurationR\aelapsed\x120\n" +
+	"\asockets\x18\b \x03(\v2\x16.tcplab.v1.NodeSocketsR\asockets\x122\n" +
+	"\bcaptures\x18\f \x03(\v2\x16.tcplab.v1.NodeCaptureR\bcaptures\"\x9a\x04\n" +
 	"\n" +
 	"LinkReport\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x126\n" +
@@ -2276,7 +2351,8 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\aapplied\x18\n" +
 	" \x01(\v2\x10.tcplab.v1.ShapeR\aapplied\x12\x14\n" +
 	"\x05drift\x18\v \x03(\tR\x05drift\x123\n" +
-	"\blateness\x18\f \x01(\v2\x17.tcplab.v1.LinkLatenessR\blateness\"x\n" +
+	"\blateness\x18\f \x01(\v2\x17.tcplab.v1.LinkLatenessR\blateness\x12-\n" +
+	"\x05queue\x18\r \x01(\v2\x17.tcplab.v1.QueueSummaryR\x05queue\"x\n" +
 	"\fLinkLateness\x123\n" +
 	"\asummary\x18\x01 \x01(\v2\x19.tcplab.v1.LatencySummaryR\asummary\x123\n" +
 	"\abuckets\x18\x02 \x03(\v2\x19.tcplab.v1.LatenessBucketR\abuckets\"W\n" +
@@ -2292,7 +2368,7 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\n" +
 	"duplicated\x18\x06 \x01(\x01R\n" +
 	"duplicated\x12\x1c\n" +
-	"\tcorrupted\x18\a \x01(\x01R\tcorrupted\"\xd1\x02\n" +
+	"\tcorrupted\x18\a \x01(\x01R\tcorrupted\"\xf4\x02\n" +
 	"\fLinkCounters\x12\x1a\n" +
 	"\breceived\x18\x01 \x01(\x04R\breceived\x12\x1c\n" +
 	"\tdelivered\x18\x02 \x01(\x04R\tdelivered\x12\x12\n" +
@@ -2309,7 +2385,8 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\treordered\x18\n" +
 	" \x01(\x04R\treordered\x12\x14\n" +
 	"\x05early\x18\v \x01(\x04R\x05early\x12\x16\n" +
-	"\x06queued\x18\f \x01(\rR\x06queued\"\xc8\x05\n" +
+	"\x06queued\x18\f \x01(\rR\x06queued\x12!\n" +
+	"\fqueued_bytes\x18\r \x01(\x04R\vqueuedBytes\"\xac\x06\n" +
 	"\n" +
 	"FlowResult\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
@@ -2330,7 +2407,11 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\vconnections\x18\x0e \x01(\v2\x16.tcplab.v1.ConnectionsR\vconnections\x12)\n" +
 	"\x04exec\x18\x11 \x01(\v2\x15.tcplab.v1.ExecResultR\x04exec\x12/\n" +
 	"\astreams\x18\x12 \x03(\v2\x15.tcplab.v1.FlowResultR\astreams\x12)\n" +
-	"\x04bulk\x18\x19 \x01(\v2\x15.tcplab.v1.BulkResultR\x04bulk\"\x99\x02\n" +
+	"\x04bulk\x18\x19 \x01(\v2\x15.tcplab.v1.BulkResultR\x04bulk\x12;\n" +
+	"\n" +
+	"histograms\x18\x14 \x03(\v2\x1b.tcplab.v1.LatencyHistogramR\n" +
+	"histograms\x12%\n" +
+	"\x0esamples_missed\x18\x15 \x01(\x04R\rsamplesMissed\"\x99\x02\n" +
 	"\n" +
 	"BulkResult\x12!\n" +
 	"\fbackward_bps\x18\x01 \x01(\x01R\vbackwardBps\x12\x16\n" +
@@ -2388,7 +2469,7 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\x03p50\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x03p50\x12+\n" +
 	"\x03p90\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x03p90\x12+\n" +
 	"\x03p99\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03p99\x12+\n" +
-	"\x03max\x18\a \x01(\v2\x19.google.protobuf.DurationR\x03max\"\xb4\x02\n" +
+	"\x03max\x18\a \x01(\v2\x19.google.protobuf.DurationR\x03max\"\xc7\x03\n" +
 	"\aFlowEnd\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12#\n" +
@@ -2401,7 +2482,12 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"congestion\x126\n" +
 	"\vcwnd_series\x18\a \x03(\v2\x15.tcplab.v1.CwndChangeR\n" +
 	"cwndSeries\x120\n" +
-	"\x06socket\x18\b \x01(\v2\x18.tcplab.v1.SocketOptionsR\x06socket\"u\n" +
+	"\x06socket\x18\b \x01(\v2\x18.tcplab.v1.SocketOptionsR\x06socket\x12B\n" +
+	"\x0fcongestion_info\x18\t \x01(\v2\x19.tcplab.v1.CongestionInfoR\x0econgestionInfo\x12.\n" +
+	"\x06states\x18\n" +
+	" \x03(\v2\x16.tcplab.v1.StateChangeR\x06states\x12\x1d\n" +
+	"\n" +
+	"state_path\x18\v \x01(\tR\tstatePath\"u\n" +
 	"\n" +
 	"CwndChange\x12)\n" +
 	"\x02at\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x02at\x12\x19\n" +
@@ -2525,11 +2611,16 @@ var file_tcplab_v1_trial_proto_goTypes = []any{
 	(*Kernel)(nil),                // 21: tcplab.v1.Kernel
 	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
 	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
-	(*NodeCapture)(nil),           // 24: tcplab.v1.NodeCapture
-	(Engine)(0),                   // 25: tcplab.v1.Engine
-	(*Shape)(nil),                 // 26: tcplab.v1.Shape
-	(*ExecResult)(nil),            // 27: tcplab.v1.ExecResult
-	(*SocketOptions)(nil),         // 28: tcplab.v1.SocketOptions
+	(*NodeSockets)(nil),           // 24: tcplab.v1.NodeSockets
+	(*NodeCapture)(nil),           // 25: tcplab.v1.NodeCapture
+	(Engine)(0),                   // 26: tcplab.v1.Engine
+	(*Shape)(nil),                 // 27: tcplab.v1.Shape
+	(*QueueSummary)(nil),          // 28: tcplab.v1.QueueSummary
+	(*ExecResult)(nil),            // 29: tcplab.v1.ExecResult
+	(*LatencyHistogram)(nil),      // 30: tcplab.v1.LatencyHistogram
+	(*SocketOptions)(nil),         // 31: tcplab.v1.SocketOptions
+	(*CongestionInfo)(nil),        // 32: tcplab.v1.CongestionInfo
+	(*StateChange)(nil),           // 33: tcplab.v1.StateChange
 }
 var file_tcplab_v1_trial_proto_depIdxs = []int32{
 	4,  // 0: tcplab.v1.TrialResult.links:type_name -> tcplab.v1.LinkReport
@@ -2539,63 +2630,68 @@ var file_tcplab_v1_trial_proto_depIdxs = []int32{
 	19, // 4: tcplab.v1.TrialResult.artifacts:type_name -> tcplab.v1.Artifact
 	22, // 5: tcplab.v1.TrialResult.start_time:type_name -> google.protobuf.Timestamp
 	23, // 6: tcplab.v1.TrialResult.elapsed:type_name -> google.protobuf.Duration
-	24, // 7: tcplab.v1.TrialResult.captures:type_name -> tcplab.v1.NodeCapture
-	1,  // 8: tcplab.v1.LinkReport.direction:type_name -> tcplab.v1.LinkDirection
-	25, // 9: tcplab.v1.LinkReport.engine:type_name -> tcplab.v1.Engine
-	26, // 10: tcplab.v1.LinkReport.spec:type_name -> tcplab.v1.Shape
-	7,  // 11: tcplab.v1.LinkReport.measured:type_name -> tcplab.v1.LinkMeasurement
-	0,  // 12: tcplab.v1.LinkReport.verdict:type_name -> tcplab.v1.LinkVerdict
-	8,  // 13: tcplab.v1.LinkReport.counters:type_name -> tcplab.v1.LinkCounters
-	26, // 14: tcplab.v1.LinkReport.applied:type_name -> tcplab.v1.Shape
-	5,  // 15: tcplab.v1.LinkReport.lateness:type_name -> tcplab.v1.LinkLateness
-	14, // 16: tcplab.v1.LinkLateness.summary:type_name -> tcplab.v1.LatencySummary
-	6,  // 17: tcplab.v1.LinkLateness.buckets:type_name -> tcplab.v1.LatenessBucket
-	23, // 18: tcplab.v1.LatenessBucket.upper:type_name -> google.protobuf.Duration
-	23, // 19: tcplab.v1.LinkMeasurement.delay:type_name -> google.protobuf.Duration
-	23, // 20: tcplab.v1.LinkMeasurement.jitter:type_name -> google.protobuf.Duration
-	15, // 21: tcplab.v1.FlowResult.client:type_name -> tcplab.v1.FlowEnd
-	15, // 22: tcplab.v1.FlowResult.server:type_name -> tcplab.v1.FlowEnd
-	14, // 23: tcplab.v1.FlowResult.connect:type_name -> tcplab.v1.LatencySummary
-	14, // 24: tcplab.v1.FlowResult.latency:type_name -> tcplab.v1.LatencySummary
-	13, // 25: tcplab.v1.FlowResult.writes:type_name -> tcplab.v1.WriteTiming
-	14, // 26: tcplab.v1.FlowResult.uncorrected:type_name -> tcplab.v1.LatencySummary
-	2,  // 27: tcplab.v1.FlowResult.outcome:type_name -> tcplab.v1.FlowOutcome
-	11, // 28: tcplab.v1.FlowResult.connections:type_name -> tcplab.v1.Connections
-	27, // 29: tcplab.v1.FlowResult.exec:type_name -> tcplab.v1.ExecResult
-	9,  // 30: tcplab.v1.FlowResult.streams:type_name -> tcplab.v1.FlowResult
-	10, // 31: tcplab.v1.FlowResult.bulk:type_name -> tcplab.v1.BulkResult
-	23, // 32: tcplab.v1.BulkResult.steady_at:type_name -> google.protobuf.Duration
-	14, // 33: tcplab.v1.Connections.request:type_name -> tcplab.v1.LatencySummary
-	12, // 34: tcplab.v1.Connections.errors:type_name -> tcplab.v1.ConnectionErrors
-	12, // 35: tcplab.v1.Connections.server_errors:type_name -> tcplab.v1.ConnectionErrors
-	23, // 36: tcplab.v1.WriteTiming.at:type_name -> google.protobuf.Duration
-	23, // 37: tcplab.v1.WriteTiming.blocked:type_name -> google.protobuf.Duration
-	23, // 38: tcplab.v1.WriteTiming.first:type_name -> google.protobuf.Duration
-	23, // 39: tcplab.v1.WriteTiming.latency:type_name -> google.protobuf.Duration
-	23, // 40: tcplab.v1.LatencySummary.min:type_name -> google.protobuf.Duration
-	23, // 41: tcplab.v1.LatencySummary.mean:type_name -> google.protobuf.Duration
-	23, // 42: tcplab.v1.LatencySummary.p50:type_name -> google.protobuf.Duration
-	23, // 43: tcplab.v1.LatencySummary.p90:type_name -> google.protobuf.Duration
-	23, // 44: tcplab.v1.LatencySummary.p99:type_name -> google.protobuf.Duration
-	23, // 45: tcplab.v1.LatencySummary.max:type_name -> google.protobuf.Duration
-	17, // 46: tcplab.v1.FlowEnd.tcp_info:type_name -> tcplab.v1.TcpInfo
-	16, // 47: tcplab.v1.FlowEnd.cwnd_series:type_name -> tcplab.v1.CwndChange
-	28, // 48: tcplab.v1.FlowEnd.socket:type_name -> tcplab.v1.SocketOptions
-	23, // 49: tcplab.v1.CwndChange.at:type_name -> google.protobuf.Duration
-	23, // 50: tcplab.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
-	23, // 51: tcplab.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
-	23, // 52: tcplab.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
-	23, // 53: tcplab.v1.TcpInfo.rttvar:type_name -> google.protobuf.Duration
-	23, // 54: tcplab.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
-	23, // 55: tcplab.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
-	23, // 56: tcplab.v1.TcpInfo.rwnd_limited:type_name -> google.protobuf.Duration
-	23, // 57: tcplab.v1.TcpInfo.sndbuf_limited:type_name -> google.protobuf.Duration
-	20, // 58: tcplab.v1.NodeCounters.values:type_name -> tcplab.v1.NodeCounters.ValuesEntry
-	59, // [59:59] is the sub-list for method output_type
-	59, // [59:59] is the sub-list for method input_type
-	59, // [59:59] is the sub-list for extension type_name
-	59, // [59:59] is the sub-list for extension extendee
-	0,  // [0:59] is the sub-list for field type_name
+	24, // 7: tcplab.v1.TrialResult.sockets:type_name -> tcplab.v1.NodeSockets
+	25, // 8: tcplab.v1.TrialResult.captures:type_name -> tcplab.v1.NodeCapture
+	1,  // 9: tcplab.v1.LinkReport.direction:type_name -> tcplab.v1.LinkDirection
+	26, // 10: tcplab.v1.LinkReport.engine:type_name -> tcplab.v1.Engine
+	27, // 11: tcplab.v1.LinkReport.spec:type_name -> tcplab.v1.Shape
+	7,  // 12: tcplab.v1.LinkReport.measured:type_name -> tcplab.v1.LinkMeasurement
+	0,  // 13: tcplab.v1.LinkReport.verdict:type_name -> tcplab.v1.LinkVerdict
+	8,  // 14: tcplab.v1.LinkReport.counters:type_name -> tcplab.v1.LinkCounters
+	27, // 15: tcplab.v1.LinkReport.applied:type_name -> tcplab.v1.Shape
+	5,  // 16: tcplab.v1.LinkReport.lateness:type_name -> tcplab.v1.LinkLateness
+	28, // 17: tcplab.v1.LinkReport.queue:type_name -> tcplab.v1.QueueSummary
+	14, // 18: tcplab.v1.LinkLateness.summary:type_name -> tcplab.v1.LatencySummary
+	6,  // 19: tcplab.v1.LinkLateness.buckets:type_name -> tcplab.v1.LatenessBucket
+	23, // 20: tcplab.v1.LatenessBucket.upper:type_name -> google.protobuf.Duration
+	23, // 21: tcplab.v1.LinkMeasurement.delay:type_name -> google.protobuf.Duration
+	23, // 22: tcplab.v1.LinkMeasurement.jitter:type_name -> google.protobuf.Duration
+	15, // 23: tcplab.v1.FlowResult.client:type_name -> tcplab.v1.FlowEnd
+	15, // 24: tcplab.v1.FlowResult.server:type_name -> tcplab.v1.FlowEnd
+	14, // 25: tcplab.v1.FlowResult.connect:type_name -> tcplab.v1.LatencySummary
+	14, // 26: tcplab.v1.FlowResult.latency:type_name -> tcplab.v1.LatencySummary
+	13, // 27: tcplab.v1.FlowResult.writes:type_name -> tcplab.v1.WriteTiming
+	14, // 28: tcplab.v1.FlowResult.uncorrected:type_name -> tcplab.v1.LatencySummary
+	2,  // 29: tcplab.v1.FlowResult.outcome:type_name -> tcplab.v1.FlowOutcome
+	11, // 30: tcplab.v1.FlowResult.connections:type_name -> tcplab.v1.Connections
+	29, // 31: tcplab.v1.FlowResult.exec:type_name -> tcplab.v1.ExecResult
+	9,  // 32: tcplab.v1.FlowResult.streams:type_name -> tcplab.v1.FlowResult
+	10, // 33: tcplab.v1.FlowResult.bulk:type_name -> tcplab.v1.BulkResult
+	30, // 34: tcplab.v1.FlowResult.histograms:type_name -> tcplab.v1.LatencyHistogram
+	23, // 35: tcplab.v1.BulkResult.steady_at:type_name -> google.protobuf.Duration
+	14, // 36: tcplab.v1.Connections.request:type_name -> tcplab.v1.LatencySummary
+	12, // 37: tcplab.v1.Connections.errors:type_name -> tcplab.v1.ConnectionErrors
+	12, // 38: tcplab.v1.Connections.server_errors:type_name -> tcplab.v1.ConnectionErrors
+	23, // 39: tcplab.v1.WriteTiming.at:type_name -> google.protobuf.Duration
+	23, // 40: tcplab.v1.WriteTiming.blocked:type_name -> google.protobuf.Duration
+	23, // 41: tcplab.v1.WriteTiming.first:type_name -> google.protobuf.Duration
+	23, // 42: tcplab.v1.WriteTiming.latency:type_name -> google.protobuf.Duration
+	23, // 43: tcplab.v1.LatencySummary.min:type_name -> google.protobuf.Duration
+	23, // 44: tcplab.v1.LatencySummary.mean:type_name -> google.protobuf.Duration
+	23, // 45: tcplab.v1.LatencySummary.p50:type_name -> google.protobuf.Duration
+	23, // 46: tcplab.v1.LatencySummary.p90:type_name -> google.protobuf.Duration
+	23, // 47: tcplab.v1.LatencySummary.p99:type_name -> google.protobuf.Duration
+	23, // 48: tcplab.v1.LatencySummary.max:type_name -> google.protobuf.Duration
+	17, // 49: tcplab.v1.FlowEnd.tcp_info:type_name -> tcplab.v1.TcpInfo
+	16, // 50: tcplab.v1.FlowEnd.cwnd_series:type_name -> tcplab.v1.CwndChange
+	31, // 51: tcplab.v1.FlowEnd.socket:type_name -> tcplab.v1.SocketOptions
+	32, // 52: tcplab.v1.FlowEnd.congestion_info:type_name -> tcplab.v1.CongestionInfo
+	33, // 53: tcplab.v1.FlowEnd.states:type_name -> tcplab.v1.StateChange
+	23, // 54: tcplab.v1.CwndChange.at:type_name -> google.protobuf.Duration
+	23, // 55: tcplab.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
+	23, // 56: tcplab.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
+	23, // 57: tcplab.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
+	23, // 58: tcplab.v1.TcpInfo.rttvar:type_name -> google.protobuf.Duration
+	23, // 59: tcplab.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
+	23, // 60: tcplab.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
+	23, // 61: tcplab.v1.TcpInfo.rwnd_limited:type_name -> google.protobuf.Duration
+	23, // 62: tcplab.v1.TcpInfo.sndbuf_limited:type_name -> google.protobuf.Duration
+	20, // 63: tcplab.v1.NodeCounters.values:type_name -> tcplab.v1.NodeCounters.ValuesEntry
+	64, // [64:64] is the sub-list for method output_type
+	64, // [64:64] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_trial_proto_init() }
@@ -2607,6 +2703,7 @@ func file_tcplab_v1_trial_proto_init() {
 	file_tcplab_v1_exec_proto_init()
 	file_tcplab_v1_host_proto_init()
 	file_tcplab_v1_lab_proto_init()
+	file_tcplab_v1_observe_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -12,13 +12,28 @@ import (
 // kept is a Sink that hands on what it gets.
 type kept chan Sample
 
-func (k kept) Add(s Sample) { k <- s }
+func (k kept) Add(s *Sample) { k <- *s }
+
+// sampler is one that ends with the test.
+func sampler(t testing.TB) *Sampler {
+	t.Helper()
+	s, err := NewSampler()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
 
 func TestWatchSamplesUntilItIsStopped(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	t.Cleanup(func() { goleak.VerifyNone(t) })
 	var reads uint32
 	sink := make(kept, 1000)
-	w := NewWatch(Watched{Flow: "f", End: "client", Interval: time.Millisecond, Sink: sink, Read: func() (Info, error) {
+	w := sampler(t).Watch(Watched{Flow: "f", End: "client", Interval: time.Millisecond, Sink: sink, Read: func() (Info, error) {
 		reads++
 		return Info{State: 1, SndCwnd: reads / 2, SndSsthresh: 7}, nil
 	}})
@@ -42,10 +57,10 @@ func TestWatchSamplesUntilItIsStopped(t *testing.T) {
 }
 
 func TestWatchEndsWithItsSocket(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	t.Cleanup(func() { goleak.VerifyNone(t) })
 	ended := make(chan struct{})
 	reads := 0
-	w := NewWatch(Watched{Interval: time.Millisecond, Read: func() (Info, error) {
+	w := sampler(t).Watch(Watched{Interval: time.Millisecond, Read: func() (Info, error) {
 		if reads++; reads < 3 {
 			return Info{State: 1}, nil
 		}
@@ -64,7 +79,7 @@ func TestSeriesIsBounded(t *testing.T) {
 	var s Series
 	start := time.Now()
 	for i := range uint32(2 * MaxWindows) {
-		s.add(start.Add(time.Duration(i)*time.Millisecond), Info{SndCwnd: i, SndSsthresh: 1})
+		s.add(start.Add(time.Duration(i)*time.Millisecond), &Info{SndCwnd: i, SndSsthresh: 1})
 	}
 	if s.Count != 2*MaxWindows || len(s.Windows) != MaxWindows || s.Last.SndCwnd != 2*MaxWindows-1 {
 		t.Errorf("%d samples, %d changes, last %d", s.Count, len(s.Windows), s.Last.SndCwnd)
