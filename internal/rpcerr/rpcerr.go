@@ -54,6 +54,12 @@ const (
 	LinkWrong Reason = "LINK_WRONG"
 	// NotPermitted: the lab would start programs that nobody has permitted; violations say which.
 	NotPermitted Reason = "NOT_PERMITTED"
+	// AccessDenied: the caller is not known here, or its role does not suffice.
+	AccessDenied Reason = "ACCESS_DENIED"
+	// NotConnected: the host's agent cannot be reached now.
+	NotConnected Reason = "NOT_CONNECTED"
+	// VersionSkew: the two programs are too many versions apart.
+	VersionSkew Reason = "VERSION_SKEW"
 )
 
 // Violation is one mistake in a file or request.

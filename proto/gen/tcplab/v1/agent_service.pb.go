@@ -1872,6 +1872,98 @@ func (*RemoveResponse) Descriptor() ([]byte, []int) {
 	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{33}
 }
 
+// ReadClockRequest asks for the clock.
+type ReadClockRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadClockRequest) Reset() {
+	*x = ReadClockRequest{}
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadClockRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadClockRequest) ProtoMessage() {}
+
+func (x *ReadClockRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadClockRequest.ProtoReflect.Descriptor instead.
+func (*ReadClockRequest) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{34}
+}
+
+// ReadClockResponse carries it.
+type ReadClockResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the request was taken up.
+	Received *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=received,proto3" json:"received,omitempty"`
+	// When the answer was handed back.
+	Sent          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=sent,proto3" json:"sent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadClockResponse) Reset() {
+	*x = ReadClockResponse{}
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadClockResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadClockResponse) ProtoMessage() {}
+
+func (x *ReadClockResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_agent_service_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadClockResponse.ProtoReflect.Descriptor instead.
+func (*ReadClockResponse) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_agent_service_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ReadClockResponse) GetReceived() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Received
+	}
+	return nil
+}
+
+func (x *ReadClockResponse) GetSent() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Sent
+	}
+	return nil
+}
+
 var File_tcplab_v1_agent_service_proto protoreflect.FileDescriptor
 
 const file_tcplab_v1_agent_service_proto_rawDesc = "" +
@@ -1979,7 +2071,11 @@ const file_tcplab_v1_agent_service_proto_rawDesc = "" +
 	"\rRemoveRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12,\n" +
 	"\rdeployment_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\fdeploymentId\"\x10\n" +
-	"\x0eRemoveResponse2\x86\t\n" +
+	"\x0eRemoveResponse\"\x12\n" +
+	"\x10ReadClockRequest\"{\n" +
+	"\x11ReadClockResponse\x126\n" +
+	"\breceived\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\breceived\x12.\n" +
+	"\x04sent\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04sent2\xce\t\n" +
 	"\fAgentService\x12@\n" +
 	"\aGetHost\x12\x19.tcplab.v1.GetHostRequest\x1a\x1a.tcplab.v1.GetHostResponse\x12:\n" +
 	"\x05Apply\x12\x17.tcplab.v1.ApplyRequest\x1a\x18.tcplab.v1.ApplyResponse\x12=\n" +
@@ -2000,7 +2096,8 @@ const file_tcplab_v1_agent_service_proto_rawDesc = "" +
 	"\x10AcknowledgeTrial\x12\".tcplab.v1.AcknowledgeTrialRequest\x1a#.tcplab.v1.AcknowledgeTrialResponse\x12I\n" +
 	"\n" +
 	"RenewLease\x12\x1c.tcplab.v1.RenewLeaseRequest\x1a\x1d.tcplab.v1.RenewLeaseResponse\x12=\n" +
-	"\x06Remove\x12\x18.tcplab.v1.RemoveRequest\x1a\x19.tcplab.v1.RemoveResponseB\x9e\x01\n" +
+	"\x06Remove\x12\x18.tcplab.v1.RemoveRequest\x1a\x19.tcplab.v1.RemoveResponse\x12F\n" +
+	"\tReadClock\x12\x1b.tcplab.v1.ReadClockRequest\x1a\x1c.tcplab.v1.ReadClockResponseB\x9e\x01\n" +
 	"\rcom.tcplab.v1B\x11AgentServiceProtoP\x01Z5github.com/tcplab/tcplab/proto/gen/tcplab/v1;tcplabv1\xa2\x02\x03TXX\xaa\x02\tTcplab.V1\xca\x02\tTcplab\\V1\xe2\x02\x15Tcplab\\V1\\GPBMetadata\xea\x02\n" +
 	"Tcplab::V1b\x06proto3"
 
@@ -2016,7 +2113,7 @@ func file_tcplab_v1_agent_service_proto_rawDescGZIP() []byte {
 	return file_tcplab_v1_agent_service_proto_rawDescData
 }
 
-var file_tcplab_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_tcplab_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_tcplab_v1_agent_service_proto_goTypes = []any{
 	(*GetHostRequest)(nil),            // 0: tcplab.v1.GetHostRequest
 	(*GetHostResponse)(nil),           // 1: tcplab.v1.GetHostResponse
@@ -2052,77 +2149,83 @@ var file_tcplab_v1_agent_service_proto_goTypes = []any{
 	(*RenewLeaseResponse)(nil),        // 31: tcplab.v1.RenewLeaseResponse
 	(*RemoveRequest)(nil),             // 32: tcplab.v1.RemoveRequest
 	(*RemoveResponse)(nil),            // 33: tcplab.v1.RemoveResponse
-	(*Host)(nil),                      // 34: tcplab.v1.Host
-	(*Lab)(nil),                       // 35: tcplab.v1.Lab
-	(*durationpb.Duration)(nil),       // 36: google.protobuf.Duration
-	(*LinkReport)(nil),                // 37: tcplab.v1.LinkReport
-	(*Link)(nil),                      // 38: tcplab.v1.Link
-	(*ProgramInput)(nil),              // 39: tcplab.v1.ProgramInput
-	(*ProgramOutput)(nil),             // 40: tcplab.v1.ProgramOutput
-	(*timestamppb.Timestamp)(nil),     // 41: google.protobuf.Timestamp
-	(ExecPermission)(0),               // 42: tcplab.v1.ExecPermission
-	(*LiveSamples)(nil),               // 43: tcplab.v1.LiveSamples
-	(FlowOutcome)(0),                  // 44: tcplab.v1.FlowOutcome
-	(*TrialResult)(nil),               // 45: tcplab.v1.TrialResult
+	(*ReadClockRequest)(nil),          // 34: tcplab.v1.ReadClockRequest
+	(*ReadClockResponse)(nil),         // 35: tcplab.v1.ReadClockResponse
+	(*Host)(nil),                      // 36: tcplab.v1.Host
+	(*Lab)(nil),                       // 37: tcplab.v1.Lab
+	(*durationpb.Duration)(nil),       // 38: google.protobuf.Duration
+	(*LinkReport)(nil),                // 39: tcplab.v1.LinkReport
+	(*Link)(nil),                      // 40: tcplab.v1.Link
+	(*ProgramInput)(nil),              // 41: tcplab.v1.ProgramInput
+	(*ProgramOutput)(nil),             // 42: tcplab.v1.ProgramOutput
+	(*timestamppb.Timestamp)(nil),     // 43: google.protobuf.Timestamp
+	(ExecPermission)(0),               // 44: tcplab.v1.ExecPermission
+	(*LiveSamples)(nil),               // 45: tcplab.v1.LiveSamples
+	(FlowOutcome)(0),                  // 46: tcplab.v1.FlowOutcome
+	(*TrialResult)(nil),               // 47: tcplab.v1.TrialResult
 }
 var file_tcplab_v1_agent_service_proto_depIdxs = []int32{
-	34, // 0: tcplab.v1.GetHostResponse.host:type_name -> tcplab.v1.Host
-	35, // 1: tcplab.v1.ApplyRequest.lab:type_name -> tcplab.v1.Lab
-	36, // 2: tcplab.v1.ApplyRequest.lease:type_name -> google.protobuf.Duration
+	36, // 0: tcplab.v1.GetHostResponse.host:type_name -> tcplab.v1.Host
+	37, // 1: tcplab.v1.ApplyRequest.lab:type_name -> tcplab.v1.Lab
+	38, // 2: tcplab.v1.ApplyRequest.lease:type_name -> google.protobuf.Duration
 	4,  // 3: tcplab.v1.ApplyResponse.nodes:type_name -> tcplab.v1.DeployedNode
-	37, // 4: tcplab.v1.ApplyResponse.links:type_name -> tcplab.v1.LinkReport
-	36, // 5: tcplab.v1.VerifyRequest.limit:type_name -> google.protobuf.Duration
-	37, // 6: tcplab.v1.VerifyResponse.links:type_name -> tcplab.v1.LinkReport
-	37, // 7: tcplab.v1.ReadLinksResponse.links:type_name -> tcplab.v1.LinkReport
-	38, // 8: tcplab.v1.ChangeLinkRequest.link:type_name -> tcplab.v1.Link
-	37, // 9: tcplab.v1.ChangeLinkResponse.links:type_name -> tcplab.v1.LinkReport
-	39, // 10: tcplab.v1.RunProgramRequest.input:type_name -> tcplab.v1.ProgramInput
-	40, // 11: tcplab.v1.RunProgramResponse.output:type_name -> tcplab.v1.ProgramOutput
-	41, // 12: tcplab.v1.StartTrialRequest.start_time:type_name -> google.protobuf.Timestamp
-	42, // 13: tcplab.v1.StartTrialRequest.exec:type_name -> tcplab.v1.ExecPermission
-	41, // 14: tcplab.v1.WatchTrialResponse.time:type_name -> google.protobuf.Timestamp
+	39, // 4: tcplab.v1.ApplyResponse.links:type_name -> tcplab.v1.LinkReport
+	38, // 5: tcplab.v1.VerifyRequest.limit:type_name -> google.protobuf.Duration
+	39, // 6: tcplab.v1.VerifyResponse.links:type_name -> tcplab.v1.LinkReport
+	39, // 7: tcplab.v1.ReadLinksResponse.links:type_name -> tcplab.v1.LinkReport
+	40, // 8: tcplab.v1.ChangeLinkRequest.link:type_name -> tcplab.v1.Link
+	39, // 9: tcplab.v1.ChangeLinkResponse.links:type_name -> tcplab.v1.LinkReport
+	41, // 10: tcplab.v1.RunProgramRequest.input:type_name -> tcplab.v1.ProgramInput
+	42, // 11: tcplab.v1.RunProgramResponse.output:type_name -> tcplab.v1.ProgramOutput
+	43, // 12: tcplab.v1.StartTrialRequest.start_time:type_name -> google.protobuf.Timestamp
+	44, // 13: tcplab.v1.StartTrialRequest.exec:type_name -> tcplab.v1.ExecPermission
+	43, // 14: tcplab.v1.WatchTrialResponse.time:type_name -> google.protobuf.Timestamp
 	21, // 15: tcplab.v1.WatchTrialResponse.experiment_started:type_name -> tcplab.v1.ExperimentStarted
 	22, // 16: tcplab.v1.WatchTrialResponse.flow_ended:type_name -> tcplab.v1.FlowEnded
 	23, // 17: tcplab.v1.WatchTrialResponse.trial_ended:type_name -> tcplab.v1.TrialEnded
-	36, // 18: tcplab.v1.WatchTrialSamplesRequest.interval:type_name -> google.protobuf.Duration
-	43, // 19: tcplab.v1.WatchTrialSamplesResponse.samples:type_name -> tcplab.v1.LiveSamples
-	44, // 20: tcplab.v1.FlowEnded.outcome:type_name -> tcplab.v1.FlowOutcome
-	45, // 21: tcplab.v1.TrialEnded.result:type_name -> tcplab.v1.TrialResult
-	0,  // 22: tcplab.v1.AgentService.GetHost:input_type -> tcplab.v1.GetHostRequest
-	2,  // 23: tcplab.v1.AgentService.Apply:input_type -> tcplab.v1.ApplyRequest
-	5,  // 24: tcplab.v1.AgentService.Verify:input_type -> tcplab.v1.VerifyRequest
-	13, // 25: tcplab.v1.AgentService.StartSchedules:input_type -> tcplab.v1.StartSchedulesRequest
-	7,  // 26: tcplab.v1.AgentService.ReadLinks:input_type -> tcplab.v1.ReadLinksRequest
-	9,  // 27: tcplab.v1.AgentService.ChangeLink:input_type -> tcplab.v1.ChangeLinkRequest
-	11, // 28: tcplab.v1.AgentService.RunProgram:input_type -> tcplab.v1.RunProgramRequest
-	15, // 29: tcplab.v1.AgentService.StartTrial:input_type -> tcplab.v1.StartTrialRequest
-	17, // 30: tcplab.v1.AgentService.WatchTrial:input_type -> tcplab.v1.WatchTrialRequest
-	19, // 31: tcplab.v1.AgentService.WatchTrialSamples:input_type -> tcplab.v1.WatchTrialSamplesRequest
-	24, // 32: tcplab.v1.AgentService.CancelTrial:input_type -> tcplab.v1.CancelTrialRequest
-	26, // 33: tcplab.v1.AgentService.ReadArtifact:input_type -> tcplab.v1.ReadArtifactRequest
-	28, // 34: tcplab.v1.AgentService.AcknowledgeTrial:input_type -> tcplab.v1.AcknowledgeTrialRequest
-	30, // 35: tcplab.v1.AgentService.RenewLease:input_type -> tcplab.v1.RenewLeaseRequest
-	32, // 36: tcplab.v1.AgentService.Remove:input_type -> tcplab.v1.RemoveRequest
-	1,  // 37: tcplab.v1.AgentService.GetHost:output_type -> tcplab.v1.GetHostResponse
-	3,  // 38: tcplab.v1.AgentService.Apply:output_type -> tcplab.v1.ApplyResponse
-	6,  // 39: tcplab.v1.AgentService.Verify:output_type -> tcplab.v1.VerifyResponse
-	14, // 40: tcplab.v1.AgentService.StartSchedules:output_type -> tcplab.v1.StartSchedulesResponse
-	8,  // 41: tcplab.v1.AgentService.ReadLinks:output_type -> tcplab.v1.ReadLinksResponse
-	10, // 42: tcplab.v1.AgentService.ChangeLink:output_type -> tcplab.v1.ChangeLinkResponse
-	12, // 43: tcplab.v1.AgentService.RunProgram:output_type -> tcplab.v1.RunProgramResponse
-	16, // 44: tcplab.v1.AgentService.StartTrial:output_type -> tcplab.v1.StartTrialResponse
-	18, // 45: tcplab.v1.AgentService.WatchTrial:output_type -> tcplab.v1.WatchTrialResponse
-	20, // 46: tcplab.v1.AgentService.WatchTrialSamples:output_type -> tcplab.v1.WatchTrialSamplesResponse
-	25, // 47: tcplab.v1.AgentService.CancelTrial:output_type -> tcplab.v1.CancelTrialResponse
-	27, // 48: tcplab.v1.AgentService.ReadArtifact:output_type -> tcplab.v1.ReadArtifactResponse
-	29, // 49: tcplab.v1.AgentService.AcknowledgeTrial:output_type -> tcplab.v1.AcknowledgeTrialResponse
-	31, // 50: tcplab.v1.AgentService.RenewLease:output_type -> tcplab.v1.RenewLeaseResponse
-	33, // 51: tcplab.v1.AgentService.Remove:output_type -> tcplab.v1.RemoveResponse
-	37, // [37:52] is the sub-list for method output_type
-	22, // [22:37] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	38, // 18: tcplab.v1.WatchTrialSamplesRequest.interval:type_name -> google.protobuf.Duration
+	45, // 19: tcplab.v1.WatchTrialSamplesResponse.samples:type_name -> tcplab.v1.LiveSamples
+	46, // 20: tcplab.v1.FlowEnded.outcome:type_name -> tcplab.v1.FlowOutcome
+	47, // 21: tcplab.v1.TrialEnded.result:type_name -> tcplab.v1.TrialResult
+	43, // 22: tcplab.v1.ReadClockResponse.received:type_name -> google.protobuf.Timestamp
+	43, // 23: tcplab.v1.ReadClockResponse.sent:type_name -> google.protobuf.Timestamp
+	0,  // 24: tcplab.v1.AgentService.GetHost:input_type -> tcplab.v1.GetHostRequest
+	2,  // 25: tcplab.v1.AgentService.Apply:input_type -> tcplab.v1.ApplyRequest
+	5,  // 26: tcplab.v1.AgentService.Verify:input_type -> tcplab.v1.VerifyRequest
+	13, // 27: tcplab.v1.AgentService.StartSchedules:input_type -> tcplab.v1.StartSchedulesRequest
+	7,  // 28: tcplab.v1.AgentService.ReadLinks:input_type -> tcplab.v1.ReadLinksRequest
+	9,  // 29: tcplab.v1.AgentService.ChangeLink:input_type -> tcplab.v1.ChangeLinkRequest
+	11, // 30: tcplab.v1.AgentService.RunProgram:input_type -> tcplab.v1.RunProgramRequest
+	15, // 31: tcplab.v1.AgentService.StartTrial:input_type -> tcplab.v1.StartTrialRequest
+	17, // 32: tcplab.v1.AgentService.WatchTrial:input_type -> tcplab.v1.WatchTrialRequest
+	19, // 33: tcplab.v1.AgentService.WatchTrialSamples:input_type -> tcplab.v1.WatchTrialSamplesRequest
+	24, // 34: tcplab.v1.AgentService.CancelTrial:input_type -> tcplab.v1.CancelTrialRequest
+	26, // 35: tcplab.v1.AgentService.ReadArtifact:input_type -> tcplab.v1.ReadArtifactRequest
+	28, // 36: tcplab.v1.AgentService.AcknowledgeTrial:input_type -> tcplab.v1.AcknowledgeTrialRequest
+	30, // 37: tcplab.v1.AgentService.RenewLease:input_type -> tcplab.v1.RenewLeaseRequest
+	32, // 38: tcplab.v1.AgentService.Remove:input_type -> tcplab.v1.RemoveRequest
+	34, // 39: tcplab.v1.AgentService.ReadClock:input_type -> tcplab.v1.ReadClockRequest
+	1,  // 40: tcplab.v1.AgentService.GetHost:output_type -> tcplab.v1.GetHostResponse
+	3,  // 41: tcplab.v1.AgentService.Apply:output_type -> tcplab.v1.ApplyResponse
+	6,  // 42: tcplab.v1.AgentService.Verify:output_type -> tcplab.v1.VerifyResponse
+	14, // 43: tcplab.v1.AgentService.StartSchedules:output_type -> tcplab.v1.StartSchedulesResponse
+	8,  // 44: tcplab.v1.AgentService.ReadLinks:output_type -> tcplab.v1.ReadLinksResponse
+	10, // 45: tcplab.v1.AgentService.ChangeLink:output_type -> tcplab.v1.ChangeLinkResponse
+	12, // 46: tcplab.v1.AgentService.RunProgram:output_type -> tcplab.v1.RunProgramResponse
+	16, // 47: tcplab.v1.AgentService.StartTrial:output_type -> tcplab.v1.StartTrialResponse
+	18, // 48: tcplab.v1.AgentService.WatchTrial:output_type -> tcplab.v1.WatchTrialResponse
+	20, // 49: tcplab.v1.AgentService.WatchTrialSamples:output_type -> tcplab.v1.WatchTrialSamplesResponse
+	25, // 50: tcplab.v1.AgentService.CancelTrial:output_type -> tcplab.v1.CancelTrialResponse
+	27, // 51: tcplab.v1.AgentService.ReadArtifact:output_type -> tcplab.v1.ReadArtifactResponse
+	29, // 52: tcplab.v1.AgentService.AcknowledgeTrial:output_type -> tcplab.v1.AcknowledgeTrialResponse
+	31, // 53: tcplab.v1.AgentService.RenewLease:output_type -> tcplab.v1.RenewLeaseResponse
+	33, // 54: tcplab.v1.AgentService.Remove:output_type -> tcplab.v1.RemoveResponse
+	35, // 55: tcplab.v1.AgentService.ReadClock:output_type -> tcplab.v1.ReadClockResponse
+	40, // [40:56] is the sub-list for method output_type
+	24, // [24:40] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_agent_service_proto_init() }
@@ -2147,7 +2250,7 @@ func file_tcplab_v1_agent_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tcplab_v1_agent_service_proto_rawDesc), len(file_tcplab_v1_agent_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -34,6 +34,7 @@ const (
 	AgentService_AcknowledgeTrial_FullMethodName  = "/tcplab.v1.AgentService/AcknowledgeTrial"
 	AgentService_RenewLease_FullMethodName        = "/tcplab.v1.AgentService/RenewLease"
 	AgentService_Remove_FullMethodName            = "/tcplab.v1.AgentService/Remove"
+	AgentService_ReadClock_FullMethodName         = "/tcplab.v1.AgentService/ReadClock"
 )
 
 // AgentServiceClient is the client API for AgentService service.
@@ -96,6 +97,8 @@ type AgentServiceClient interface {
 	// Remove takes a deployment away with all that is in it. A deployment that
 	// does not stand is no error.
 	Remove(ctx context.Context, in *RemoveRequest, opts ...grpc.CallOption) (*RemoveResponse, error)
+	// ReadClock reads this host's wall clock, for the controller to learn how far it is from its own.
+	ReadClock(ctx context.Context, in *ReadClockRequest, opts ...grpc.CallOption) (*ReadClockResponse, error)
 }
 
 type agentServiceClient struct {
@@ -286,6 +289,16 @@ func (c *agentServiceClient) Remove(ctx context.Context, in *RemoveRequest, opts
 	return out, nil
 }
 
+func (c *agentServiceClient) ReadClock(ctx context.Context, in *ReadClockRequest, opts ...grpc.CallOption) (*ReadClockResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReadClockResponse)
+	err := c.cc.Invoke(ctx, AgentService_ReadClock_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AgentServiceServer is the server API for AgentService service.
 // All implementations must embed UnimplementedAgentServiceServer
 // for forward compatibility.
@@ -346,6 +359,8 @@ type AgentServiceServer interface {
 	// Remove takes a deployment away with all that is in it. A deployment that
 	// does not stand is no error.
 	Remove(context.Context, *RemoveRequest) (*RemoveResponse, error)
+	// ReadClock reads this host's wall clock, for the controller to learn how far it is from its own.
+	ReadClock(context.Context, *ReadClockRequest) (*ReadClockResponse, error)
 	mustEmbedUnimplementedAgentServiceServer()
 }
 
@@ -400,6 +415,9 @@ func (UnimplementedAgentServiceServer) RenewLease(context.Context, *RenewLeaseRe
 }
 func (UnimplementedAgentServiceServer) Remove(context.Context, *RemoveRequest) (*RemoveResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Remove not implemented")
+}
+func (UnimplementedAgentServiceServer) ReadClock(context.Context, *ReadClockRequest) (*ReadClockResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReadClock not implemented")
 }
 func (UnimplementedAgentServiceServer) mustEmbedUnimplementedAgentServiceServer() {}
 func (UnimplementedAgentServiceServer) testEmbeddedByValue()                      {}
@@ -660,6 +678,24 @@ func _AgentService_Remove_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AgentService_ReadClock_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReadClockRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).ReadClock(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_ReadClock_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).ReadClock(ctx, req.(*ReadClockRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AgentService_ServiceDesc is the grpc.ServiceDesc for AgentService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -710,6 +746,10 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Remove",
 			Handler:    _AgentService_Remove_Handler,
+		},
+		{
+			MethodName: "ReadClock",
+			Handler:    _AgentService_ReadClock_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -100,7 +100,9 @@ type Deployment struct {
 	// When it was asked for.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// The process that holds it, by its ID on its host.
-	HolderPid     uint32 `protobuf:"varint,8,opt,name=holder_pid,json=holderPid,proto3" json:"holder_pid,omitempty"`
+	HolderPid uint32 `protobuf:"varint,8,opt,name=holder_pid,json=holderPid,proto3" json:"holder_pid,omitempty"`
+	// The host on which it stands, by its name in a fleet; empty in an embedded lab.
+	Host          string `protobuf:"bytes,30,opt,name=host,proto3" json:"host,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -189,6 +191,13 @@ func (x *Deployment) GetHolderPid() uint32 {
 		return x.HolderPid
 	}
 	return 0
+}
+
+func (x *Deployment) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
 }
 
 // DeployedLink is a link that stands. Only `forward` and `backward` can be
@@ -323,7 +332,7 @@ var File_tcplab_v1_deployment_proto protoreflect.FileDescriptor
 
 const file_tcplab_v1_deployment_proto_rawDesc = "" +
 	"\n" +
-	"\x1atcplab/v1/deployment.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dtcplab/v1/agent_service.proto\x1a\x13tcplab/v1/lab.proto\x1a\x15tcplab/v1/trial.proto\"\xd5\x02\n" +
+	"\x1atcplab/v1/deployment.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dtcplab/v1/agent_service.proto\x1a\x13tcplab/v1/lab.proto\x1a\x15tcplab/v1/trial.proto\"\xe9\x02\n" +
 	"\n" +
 	"Deployment\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
@@ -335,7 +344,8 @@ const file_tcplab_v1_deployment_proto_rawDesc = "" +
 	"\vcreate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x1d\n" +
 	"\n" +
-	"holder_pid\x18\b \x01(\rR\tholderPid\"\x99\x03\n" +
+	"holder_pid\x18\b \x01(\rR\tholderPid\x12\x12\n" +
+	"\x04host\x18\x1e \x01(\tR\x04host\"\x99\x03\n" +
 	"\fDeployedLink\x12\x1b\n" +
 	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04name\x12 \n" +
 	"\x01a\x18\x02 \x01(\v2\x12.tcplab.v1.LinkEndR\x01a\x12 \n" +

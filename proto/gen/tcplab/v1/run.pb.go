@@ -324,7 +324,9 @@ type Run struct {
 	// trial, ENGINE_VETH where no link has a shape.
 	Engine Engine `protobuf:"varint,14,opt,name=engine,proto3,enum=tcplab.v1.Engine" json:"engine,omitempty"`
 	// What to do about the failure; may be empty.
-	Remedy        string `protobuf:"bytes,15,opt,name=remedy,proto3" json:"remedy,omitempty"`
+	Remedy string `protobuf:"bytes,15,opt,name=remedy,proto3" json:"remedy,omitempty"`
+	// The hosts that carry it, by name, once they are chosen. Empty in an embedded lab.
+	Hosts         []string `protobuf:"bytes,30,rep,name=hosts,proto3" json:"hosts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -462,6 +464,13 @@ func (x *Run) GetRemedy() string {
 		return x.Remedy
 	}
 	return ""
+}
+
+func (x *Run) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
 }
 
 // RunOptions say how a lab is run.
@@ -1549,7 +1558,7 @@ var File_tcplab_v1_run_proto protoreflect.FileDescriptor
 
 const file_tcplab_v1_run_proto_rawDesc = "" +
 	"\n" +
-	"\x13tcplab/v1/run.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tcplab/v1/capture.proto\x1a\x14tcplab/v1/exec.proto\x1a\x13tcplab/v1/lab.proto\x1a\x15tcplab/v1/trial.proto\"\xd8\x04\n" +
+	"\x13tcplab/v1/run.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tcplab/v1/capture.proto\x1a\x14tcplab/v1/exec.proto\x1a\x13tcplab/v1/lab.proto\x1a\x15tcplab/v1/trial.proto\"\xee\x04\n" +
 	"\x03Run\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03lab\x18\x02 \x01(\tR\x03lab\x12\x14\n" +
@@ -1569,7 +1578,8 @@ const file_tcplab_v1_run_proto_rawDesc = "" +
 	"trialsDone\x12/\n" +
 	"\aoptions\x18\r \x01(\v2\x15.tcplab.v1.RunOptionsR\aoptions\x12)\n" +
 	"\x06engine\x18\x0e \x01(\x0e2\x11.tcplab.v1.EngineR\x06engine\x12\x16\n" +
-	"\x06remedy\x18\x0f \x01(\tR\x06remedy\"\x83\x03\n" +
+	"\x06remedy\x18\x0f \x01(\tR\x06remedy\x12\x14\n" +
+	"\x05hosts\x18\x1e \x03(\tR\x05hosts\"\x83\x03\n" +
 	"\n" +
 	"RunOptions\x12 \n" +
 	"\x06repeat\x18\x01 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\x06repeat\x123\n" +
