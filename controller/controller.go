@@ -20,6 +20,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/tcplab/tcplab/controller/fleet"
 	"github.com/tcplab/tcplab/controller/run"
 	"github.com/tcplab/tcplab/controller/standing"
 	"github.com/tcplab/tcplab/controller/store"
@@ -47,9 +48,12 @@ type Config struct {
 	// CancelRun are refused. Nil: there are no runs, and RunService is not served.
 	Store *store.Store
 	// Agent is the one host of an embedded lab. The caller keeps it serving
-	// until Run has returned. May be nil with a reading Store; without it LabService is
+	// until Run has returned. May be nil with a reading Store; without it and a fleet LabService is
 	// not served.
 	Agent tcplabv1.AgentServiceClient
+	// Fleet makes this the controller of many hosts, whose callers prove who they are. Nil: all who reach
+	// a listener may do everything. It needs a Store that was opened with store.Options.Lasting.
+	Fleet *Fleet
 	// Emptied is called whenever the last standing lab is gone; nil: nobody asks.
 	Emptied func()
 	// Lease of deployments; 0 means lease.Default.
@@ -70,27 +74,12 @@ func Run(ctx context.Context, cfg Config, listeners ...net.Listener) error {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	options, err := rpcvalidate.ServerOptions(log)
+	server, parts, err := build(ctx, cfg, log)
 	if err != nil {
 		for _, listener := range listeners {
 			err = errors.Join(err, listener.Close())
 		}
 		return fmt.Errorf("start the controller: %w", err)
-	}
-	server := grpc.NewServer(append(options, grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxSendMsgSize(MaxMessage))...)
-	drive := func(ctx context.Context) { <-ctx.Done() }
-	if cfg.Store != nil {
-		driver := run.NewDriver(run.Config{Store: cfg.Store, Agent: cfg.Agent, Lease: cfg.Lease, Log: log})
-		tcplabv1.RegisterRunServiceServer(server, &runService{store: cfg.Store, driver: driver})
-		drive = driver.Drive
-		log.Debug("the controller serves runs", "version", cfg.Version, "state", cfg.Store.Dir(), "reading", cfg.Store.ReadOnly())
-	}
-	var deployments *standing.Deployments
-	if cfg.Agent != nil {
-		deployments = standing.New(standing.Config{
-			Agent: cfg.Agent, Lease: cfg.Lease, HolderPID: os.Getpid(), Emptied: cfg.Emptied, Log: log,
-		})
-		tcplabv1.RegisterLabServiceServer(server, &labService{deployments: deployments})
 	}
 
 	ctx, stop := context.WithCancel(ctx)
@@ -106,17 +95,105 @@ func Run(ctx context.Context, cfg Config, listeners ...net.Listener) error {
 			}
 		})
 	}
-	drive(ctx) // until ctx ends
-	if deployments != nil {
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), haste)
-		if err := deployments.Close(last); err != nil {
-			log.Error("labs that stand are left to the agent's end", "error", err)
-		}
-		cancel()
-	}
+	parts.work(ctx) // until ctx ends
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), haste)
+	parts.close(last)
+	cancel()
 	graceful := time.AfterFunc(farewell, server.Stop)
 	server.GracefulStop()
 	graceful.Stop()
 	serving.Wait()
+	if parts.fleet != nil {
+		parts.fleet.Close()
+	}
 	return errors.Join(failed...)
+}
+
+// parts are what a controller is made of, beside its services.
+type parts struct {
+	log         *slog.Logger
+	driver      *run.Driver             // nil: there are no runs
+	deployments *standing.Deployments   // nil: no lab can stand
+	fleet       *fleet.Fleet            // nil: there is one host, or none
+	tasks       []func(context.Context) // each goes on until its context ends
+}
+
+// build makes the server and what serves.
+func build(ctx context.Context, cfg Config, log *slog.Logger) (*grpc.Server, *parts, error) {
+	p := &parts{log: log}
+	options := []grpc.ServerOption{grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxSendMsgSize(MaxMessage)}
+	var guarded *guarded
+	var hosts run.Hosts
+	if cfg.Fleet != nil {
+		var err error
+		if guarded, err = openFleet(ctx, cfg, log); err != nil {
+			return nil, nil, err
+		}
+		options = append(options, guarded.options()...)
+		p.fleet, p.tasks, hosts = guarded.fleet, guarded.tasks, guarded.fleet
+	}
+	// Behind the gate: who may not call at all is not told what is wrong with the request.
+	validate, err := rpcvalidate.ServerOptions(log)
+	if err != nil {
+		p.abandon()
+		return nil, nil, err
+	}
+	server := grpc.NewServer(append(options, validate...)...)
+	term := uint64(0)
+	if guarded != nil {
+		guarded.register(server)
+		term = guarded.term
+	}
+	if cfg.Store != nil {
+		p.driver = run.NewDriver(run.Config{
+			Store: cfg.Store, Agent: cfg.Agent, Hosts: hosts, Term: term, Lease: cfg.Lease, Patience: cfg.patience(),
+			Lasting: cfg.Fleet != nil, Log: log,
+		})
+		tcplabv1.RegisterRunServiceServer(server, &runService{store: cfg.Store, driver: p.driver})
+		log.Debug("the controller serves runs", "version", cfg.Version, "state", cfg.Store.Dir(), "reading", cfg.Store.ReadOnly())
+	}
+	if cfg.Agent != nil || hosts != nil {
+		p.deployments = standing.New(standing.Config{
+			Agent: cfg.Agent, Hosts: hosts, Term: term, Lease: cfg.Lease, HolderPID: os.Getpid(), Emptied: cfg.Emptied, Log: log,
+		})
+		tcplabv1.RegisterLabServiceServer(server, &labService{deployments: p.deployments})
+	}
+	if cfg.Fleet != nil {
+		if err := p.driver.Resume(ctx); err != nil {
+			p.abandon()
+			return nil, nil, err
+		}
+	}
+	return server, p, nil
+}
+
+// abandon ends what was begun.
+func (p *parts) abandon() {
+	if p.fleet != nil {
+		p.fleet.Close()
+	}
+}
+
+// work drives runs and whatever else goes on, until ctx ends.
+func (p *parts) work(ctx context.Context) {
+	var tasks sync.WaitGroup
+	for _, task := range p.tasks {
+		tasks.Go(func() { task(ctx) })
+	}
+	if p.driver != nil {
+		p.driver.Drive(ctx)
+	} else {
+		<-ctx.Done()
+	}
+	tasks.Wait()
+}
+
+// close takes away what stands, as far as it does not outlive the controller.
+func (p *parts) close(ctx context.Context) {
+	if p.deployments == nil {
+		return
+	}
+	if err := p.deployments.Close(ctx); err != nil {
+		p.log.Error("labs that stand are left to the agent's end", "error", err)
+	}
 }

@@ -2,7 +2,8 @@
 // them: it renews their leases, and tells when one is lost.
 //
 // It refuses to hope: an agent that does not know the deployment any more, or did not
-// answer for a whole lease, has lost it.
+// answer for a whole lease, has lost it; an agent that cannot be reached may be waited for longer, for
+// it may have carried out by itself what the deployment is for.
 package lease
 
 import (
@@ -31,6 +32,8 @@ type Config struct {
 	Term uint64
 	// Length of the lease; not 0.
 	Length time.Duration
+	// Patience is how long an agent may be out of reach until the deployment is lost; 0: as long as the lease.
+	Patience time.Duration
 	// Log takes renewals that failed. Never nil.
 	Log *slog.Logger
 }
@@ -53,6 +56,7 @@ func Keep(cfg Config, id string, lost func(error)) *Lease {
 func renew(ctx context.Context, cfg Config, id string, lost func(error)) {
 	tick := time.NewTicker(cfg.Length / renewals)
 	defer tick.Stop()
+	last := time.Now()
 	for missed := 0; ; {
 		select {
 		case <-tick.C:
@@ -63,14 +67,15 @@ func renew(ctx context.Context, cfg Config, id string, lost func(error)) {
 		_, err := cfg.Agent.RenewLease(call, &tcplabv1.RenewLeaseRequest{Term: cfg.Term, DeploymentId: id})
 		cancel()
 		if err == nil {
-			missed = 0
+			missed, last = 0, time.Now()
 			continue
 		}
 		missed++
 		switch code := rpcerr.From(err).Code; {
 		case ctx.Err() != nil:
 			return
-		case code == codes.NotFound, code == codes.FailedPrecondition, missed == renewals:
+		case code == codes.NotFound, code == codes.FailedPrecondition,
+			missed >= renewals && time.Since(last) >= cfg.Patience:
 			lost(err)
 			return
 		}

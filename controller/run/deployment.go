@@ -17,10 +17,12 @@ type deployment struct {
 }
 
 // stand takes a deployment that Apply has built, and keeps its lease.
-func stand(cfg Config, id string, nodes []*tcplabv1.DeployedNode) *deployment {
+func stand(drive *drive, id string, nodes []*tcplabv1.DeployedNode) *deployment {
 	d := &deployment{nodes: nodes}
 	d.ctx, d.stop = context.WithCancelCause(context.Background())
-	d.lease = lease.Keep(lease.Config{Agent: cfg.Agent, Term: cfg.Term, Length: cfg.Lease, Log: cfg.Log}, id, func(err error) {
+	d.lease = lease.Keep(lease.Config{
+		Agent: drive.agent, Term: drive.Term, Length: drive.Lease, Patience: drive.Patience, Log: drive.Log,
+	}, id, func(err error) {
 		d.stop(&failure{
 			reason: tcplabv1.FailureReason_FAILURE_REASON_TRIAL,
 			words:  words("the agent lost the lab", rpcerr.From(err)), cause: err,

@@ -16,17 +16,27 @@ import (
 type drive struct {
 	Config
 	*job
-	hasty context.Context // for what is left to do when the run was stopped
+	agent tcplabv1.AgentServiceClient // of the job's host
+	hasty context.Context             // for what is left to do when the run was stopped
 }
 
 // all carries out every trial and then judges them. A failure leaves the run
 // without a verdict.
 func (d *drive) all(ctx context.Context) (tcplabv1.Verdict, *failure) {
-	for number := uint32(1); number <= d.plan.Trials(); number++ {
+	under, f := d.underWay(ctx)
+	if f != nil {
+		return tcplabv1.Verdict_VERDICT_INCONCLUSIVE, f
+	}
+	for number := d.run.GetTrialsDone() + 1; number <= d.plan.Trials(); number++ {
 		if f := stopped(ctx); f != nil { // before it began, or between two trials
 			return tcplabv1.Verdict_VERDICT_INCONCLUSIVE, f
 		}
-		if f := d.trial(ctx, number); f != nil {
+		if under != nil && under.GetNumber() == number {
+			f = d.resume(ctx, under)
+		} else {
+			f = d.trial(ctx, number)
+		}
+		if f != nil {
 			return tcplabv1.Verdict_VERDICT_INCONCLUSIVE, f
 		}
 	}
@@ -55,7 +65,43 @@ func (d *drive) trial(ctx context.Context, number uint32) *failure {
 	if f := d.begin(ctx, t); f != nil {
 		return f
 	}
-	f := t.carryOut(ctx)
+	return d.end(ctx, t, t.carryOut(ctx))
+}
+
+// underWay is the trial that an earlier controller left unended, or nil.
+func (d *drive) underWay(ctx context.Context) (under *tcplabv1.Trial, f *failure) {
+	if d.run.GetStartTime() == nil {
+		return nil, nil
+	}
+	err := d.Store.Trials(ctx, d.run.GetId(), d.run.GetTrialsDone(), func(trial *tcplabv1.Trial) (bool, error) {
+		if !store.Ended(trial.GetState()) {
+			under = trial
+		}
+		return under == nil, nil
+	})
+	if err != nil {
+		return nil, storeFailure(ctx, "find the trial under way", err)
+	}
+	return under, nil
+}
+
+// resume goes on with a trial that an earlier controller began: where its agent has carried it out or does, with
+// that; else from its beginning.
+func (d *drive) resume(ctx context.Context, under *tcplabv1.Trial) *failure {
+	t := &trial{drive: d, message: under}
+	known, f := t.takeUp(ctx)
+	if f == nil && !known {
+		f = t.carryOut(ctx)
+	}
+	return d.end(ctx, t, f)
+}
+
+// end stores a trial's end and takes away what stands for it.
+func (d *drive) end(ctx context.Context, t *trial, f *failure) *failure {
+	if f == errLeft {
+		t.leave()
+		return f
+	}
 	if f == nil {
 		f = t.keep(ctx, nil)
 	}

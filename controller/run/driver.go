@@ -2,6 +2,7 @@ package run
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -20,23 +21,32 @@ import (
 // Config is what a Driver works with.
 type Config struct {
 	Store *store.Store
-	// Agent is the host that carries the trials.
+	// Agent is the one host of an embedded lab; not used where there are Hosts.
 	Agent tcplabv1.AgentServiceClient
+	// Hosts are those of a fleet; nil: there is Agent alone.
+	Hosts Hosts
 	// Term of this controller, which commands carry; 0 in an embedded lab.
 	Term uint64
 	// Lease of deployments, 1 s to 24 h; 0 means lease.Default. It is renewed
 	// three times as often.
 	Lease time.Duration
+	// Patience is how long a host may be out of reach until a trial on it is lost; 0: as long as the lease.
+	Patience time.Duration
+	// Lasting: runs outlive their controller. Those that have not ended when Drive does are left to the
+	// next one, with what stands for them on the hosts, and Resume takes up those of the last one.
+	Lasting bool
 	// Log takes what is no run's failure. Never nil.
 	Log *slog.Logger
 }
 
-// Driver drives runs one at a time, in the order of their creation.
+// Driver drives runs, one at a time on each host, in the order of their creation.
 type Driver struct {
-	cfg Config
+	cfg     Config
+	driving sync.WaitGroup // runs under way; Drive's
 
 	mu      sync.Mutex
 	queue   []*job          // not started, oldest first
+	busy    map[string]bool // hosts with a run under way
 	jobs    map[string]*job // unended, by run ID
 	unsaved map[string]error
 	wake    chan struct{} // has a value where the queue may have a job
@@ -45,10 +55,12 @@ type Driver struct {
 
 // job is a run that has not ended.
 type job struct {
-	run  *tcplabv1.Run
-	plan *Plan
-	ctx  context.Context
-	stop context.CancelCauseFunc
+	run     *tcplabv1.Run
+	plan    *Plan
+	host    string // that carries it
+	release func() // of its use of the host
+	ctx     context.Context
+	stop    context.CancelCauseFunc
 }
 
 // NewDriver makes a driver; Drive makes it go.
@@ -56,28 +68,77 @@ func NewDriver(cfg Config) *Driver {
 	if cfg.Lease == 0 {
 		cfg.Lease = lease.Default
 	}
-	return &Driver{cfg: cfg, jobs: map[string]*job{}, unsaved: map[string]error{}, wake: make(chan struct{}, 1)}
+	if cfg.Hosts == nil {
+		cfg.Hosts = onlyHost{cfg.Agent}
+	}
+	return &Driver{cfg: cfg, busy: map[string]bool{}, jobs: map[string]*job{}, unsaved: map[string]error{}, wake: make(chan struct{}, 1)}
 }
 
 // Create stores a run as pending, and has it driven after those created
-// before. Where the request made a run before, that run is returned. Errors:
-// those of store.CreateRun; UNAVAILABLE once Drive has ended.
+// before on the same host. Where the request made a run before, that run is returned. Errors:
+// those of store.CreateRun and Hosts.Choose; UNAVAILABLE once Drive has ended.
 func (d *Driver) Create(ctx context.Context, run *tcplabv1.Run, plan *Plan, req store.Request) (*tcplabv1.Run, error) {
 	d.mu.Lock() // over both steps: the queue has the order of creation
 	defer d.mu.Unlock()
 	if d.ending {
 		return nil, rpcerr.New(codes.Unavailable, "", "", "create a run: the controller is stopping")
 	}
-	run, created, err := d.cfg.Store.CreateRun(ctx, run, req)
+	if earlier, err := d.cfg.Store.EarlierRun(ctx, req); earlier != nil || err != nil {
+		return earlier, err // made before, whether or not its host is still there
+	}
+	host, err := d.cfg.Hosts.Choose(plan.points)
+	if err != nil {
+		return nil, err
+	}
+	if host != "" {
+		run.Hosts = []string{host}
+	}
+	var kept *tcplabv1.RunPlan
+	if d.cfg.Lasting {
+		kept = plan.Message()
+	}
+	run, created, err := d.cfg.Store.CreateRun(ctx, run, kept, req)
 	if err != nil || !created {
 		return run, err
 	}
-	j := &job{run: proto.CloneOf(run), plan: plan}
+	d.enter(proto.CloneOf(run), plan, host)
+	return run, nil
+}
+
+// enter puts a run in the queue. The caller holds the mutex.
+func (d *Driver) enter(run *tcplabv1.Run, plan *Plan, host string) {
+	j := &job{run: run, plan: plan, host: host, release: d.cfg.Hosts.Use(host, "run/"+run.GetId())}
 	j.ctx, j.stop = context.WithCancelCause(context.Background())
 	d.jobs[run.GetId()] = j
 	d.queue = append(d.queue, j)
 	d.poke()
-	return run, nil
+}
+
+// Resume takes up the runs that an earlier controller left unended, oldest first. Call it once, before Drive.
+func (d *Driver) Resume(ctx context.Context) error {
+	left, err := d.cfg.Store.Unended(ctx)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, u := range left {
+		var points []*tcplabv1.Lab
+		for _, point := range u.Plan.GetPoints() {
+			points = append(points, point.GetLab())
+		}
+		plan, err := NewPlan(points, u.Run.GetOptions())
+		if err != nil {
+			return fmt.Errorf("take up run %s: %w", u.Run.GetId(), err)
+		}
+		host := ""
+		if len(u.Run.GetHosts()) > 0 {
+			host = u.Run.GetHosts()[0]
+		}
+		d.enter(u.Run, plan, host)
+		d.cfg.Log.Info("a run is taken up", "run", u.Run.GetId(), "host", host, "trials done", u.Run.GetTrialsDone())
+	}
+	return nil
 }
 
 // Cancel stops a run. One that waits for its turn has ended when Cancel
@@ -109,22 +170,36 @@ func (d *Driver) Unsaved(runID string) error {
 	return d.unsaved[runID]
 }
 
-// Drive drives runs until ctx ends; it then stops the run under way, takes its
-// deployment away, and stores it and those that wait as cancelled. It returns
-// within a second of ctx's end. Call it once.
+// Drive drives runs until ctx ends; it then stops those under way, takes their
+// deployments away, and stores them and those that wait as cancelled; or leaves all as it is, where
+// runs are lasting. It returns within a second of ctx's end. Call it once.
 func (d *Driver) Drive(ctx context.Context) {
 	final, cancel := outlive(ctx, last)
 	defer cancel()
+	ending := errEnding
+	if d.cfg.Lasting {
+		ending = errLeft
+	}
 	for {
 		j := d.next(ctx)
 		if j == nil {
 			break
 		}
-		release := context.AfterFunc(ctx, func() { j.stop(errEnding) })
-		d.carryOut(j)
-		release()
+		d.driving.Go(func() {
+			release := context.AfterFunc(ctx, func() { j.stop(ending) })
+			defer release()
+			d.carryOut(j)
+			d.mu.Lock()
+			delete(d.busy, j.host)
+			d.mu.Unlock()
+			d.poke()
+		})
 	}
-	for j := d.pop(); j != nil; j = d.pop() {
+	d.driving.Wait()
+	if d.cfg.Lasting {
+		return
+	}
+	for _, j := range d.rest() {
 		j.stop(errEnding)
 		if err := d.finish(final, j, errEnding, tcplabv1.Verdict_VERDICT_INCONCLUSIVE); err != nil {
 			d.cfg.Log.Error("a run that waited could not be stored as cancelled", "run", j.run.GetId(), "error", err)
@@ -152,15 +227,28 @@ func (d *Driver) next(ctx context.Context) *job {
 	}
 }
 
+// pop takes the oldest job whose host has no other, and the host.
 func (d *Driver) pop() *job {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.queue) == 0 {
-		return nil
+	for i, j := range d.queue {
+		if d.busy[j.host] {
+			continue
+		}
+		d.queue = slices.Delete(d.queue, i, i+1)
+		d.busy[j.host] = true
+		return j
 	}
-	j := d.queue[0]
-	d.queue = d.queue[1:]
-	return j
+	return nil
+}
+
+// rest takes all jobs that wait.
+func (d *Driver) rest() []*job {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	left := d.queue
+	d.queue = nil
+	return left
 }
 
 func (d *Driver) poke() {
@@ -185,7 +273,10 @@ func (d *Driver) carryOut(j *job) {
 	defer cancelHasty()
 	final, cancelFinal := outlive(j.ctx, last)
 	defer cancelFinal()
-	verdict, fail := (&drive{Config: d.cfg, job: j, hasty: hasty}).all(ctx)
+	verdict, fail := (&drive{Config: d.cfg, job: j, agent: d.cfg.Hosts.Agent(j.host), hasty: hasty}).all(ctx)
+	if fail == errLeft {
+		return // it is the next controller's
+	}
 	if err := d.finish(final, j, fail, verdict); err != nil {
 		d.cfg.Log.Error("a run's end could not be stored", "run", j.run.GetId(), "error", err)
 	}
@@ -207,6 +298,7 @@ func (d *Driver) finish(ctx context.Context, j *job, fail *failure, verdict tcpl
 	}
 	d.mu.Unlock()
 	j.stop(nil)
+	j.release()
 	if err != nil {
 		d.cfg.Store.Wake()
 	}

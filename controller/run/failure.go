@@ -35,6 +35,7 @@ func (f *failure) state() tcplabv1.RunState {
 var (
 	errCancelled = &failure{reason: tcplabv1.FailureReason_FAILURE_REASON_CANCELLED, words: "it was cancelled"}
 	errEnding    = &failure{reason: tcplabv1.FailureReason_FAILURE_REASON_CANCELLED, words: "its controller was stopped"}
+	errLeft      = &failure{reason: tcplabv1.FailureReason_FAILURE_REASON_INTERRUPTED, words: "it is left to the next controller"}
 )
 
 // agentFailure judges an error of an agent's method: where the run was stopped

@@ -28,6 +28,7 @@ type trial struct {
 	started    bool            // the agent was asked to start it
 	ended      bool            // the agent says it has ended
 	stored     bool            // its result is on disk here
+	breaks     int             // of its events, in succession
 	files      *store.Incoming // fetched, not yet stored
 }
 
@@ -36,30 +37,100 @@ func (t *trial) carryOut(ctx context.Context) *failure {
 	if f := t.build(ctx); f != nil {
 		return f
 	}
-	ctx, stop := t.deployment.whileItStands(ctx)
+	return t.measure(ctx, t.verify, t.start)
+}
+
+// measure takes the trial through what comes before its end, follows it there, and fetches what it left.
+func (t *trial) measure(ctx context.Context, phases ...func(context.Context) *failure) *failure {
+	standing, stop := t.deployment.whileItStands(ctx)
 	defer stop()
-	for _, phase := range []func(context.Context) *failure{t.verify, t.follow, t.fetch} {
-		if f := phase(ctx); f != nil {
-			return f
+	for _, phase := range append(phases, t.follow) {
+		if f := phase(standing); f != nil {
+			// Where the lab is lost it may have served its end, and what came of it be in the spool.
+			lost := t.drive.Lasting && t.deployment.ctx.Err() != nil && stopped(ctx) == nil
+			if !t.started || !lost || !t.collect(ctx) {
+				return f
+			}
+			break
 		}
 	}
-	return nil
+	return t.fetch(ctx)
+}
+
+// collect looks whether the agent has a trial's end, and reports it.
+func (t *trial) collect(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return t.follow(ctx) == nil
+}
+
+// takeUp goes on with a trial that an earlier controller began, and reports whether the agent knows it. If not,
+// nothing of it stands any more.
+func (t *trial) takeUp(ctx context.Context) (known bool, f *failure) {
+	id := t.message.GetId()
+	if t.message.Result == nil {
+		t.message.Result = &tcplabv1.TrialResult{}
+	}
+	_, err := t.drive.agent.RenewLease(ctx, &tcplabv1.RenewLeaseRequest{Term: t.drive.Term, DeploymentId: id})
+	stands := err == nil
+	if err != nil && rpcerr.From(err).Code != codes.NotFound {
+		return true, agentFailure(ctx, "take up the trial", err)
+	}
+	watch, cancel := context.WithCancel(ctx)
+	defer cancel()
+	events, err := t.drive.agent.WatchTrial(watch, &tcplabv1.WatchTrialRequest{TrialId: id}, grpc.MaxCallRecvMsgSize(maxResult))
+	if err == nil {
+		_, err = events.Recv()
+	}
+	switch {
+	case err == nil:
+	case rpcerr.From(err).Code == codes.NotFound: // it had not begun
+		if _, err := t.drive.agent.Remove(ctx, &tcplabv1.RemoveRequest{Term: t.drive.Term, DeploymentId: id}); err != nil {
+			return true, agentFailure(ctx, "take up the trial", err)
+		}
+		return false, nil
+	default:
+		return true, agentFailure(ctx, "take up the trial", err)
+	}
+	t.started = true
+	if stands {
+		t.deployment = stand(t.drive, id, nil)
+		f = t.measure(ctx)
+	} else if f = t.follow(ctx); f == nil {
+		f = t.fetch(ctx)
+	}
+	if t.drive.run.GetEngine() == tcplabv1.Engine_ENGINE_UNSPECIFIED && t.ended {
+		t.drive.run.Engine = engineOf(t.message.GetResult().GetLinks())
+	}
+	return true, f
+}
+
+// leave leaves all as it is on the agent, until its lease ends, to the next controller.
+func (t *trial) leave() {
+	if t.deployment != nil {
+		t.deployment.release()
+	}
+	if t.files != nil {
+		if err := t.files.Discard(); err != nil {
+			t.drive.Log.Warn("unfinished files are left until the next start", "trial", t.message.GetId(), "error", err)
+		}
+	}
 }
 
 // build has the agent build and shape the lab.
 func (t *trial) build(ctx context.Context) *failure {
-	response, err := t.drive.Agent.Apply(ctx, &tcplabv1.ApplyRequest{
+	response, err := t.drive.agent.Apply(ctx, &tcplabv1.ApplyRequest{
 		Term: t.drive.Term, DeploymentId: t.message.GetId(), Lab: t.message.GetLab(), Lease: durationpb.New(t.drive.Lease),
 	})
 	if err != nil {
 		f := agentFailure(ctx, "build the lab", err)
 		if stopped(ctx) != nil {
 			// It may stand all the same.
-			t.deployment = stand(t.drive.Config, t.message.GetId(), nil)
+			t.deployment = stand(t.drive, t.message.GetId(), nil)
 		}
 		return f
 	}
-	t.deployment = stand(t.drive.Config, t.message.GetId(), response.GetNodes())
+	t.deployment = stand(t.drive, t.message.GetId(), response.GetNodes())
 	t.message.Result = &tcplabv1.TrialResult{Links: response.GetLinks()}
 	t.drive.run.Engine = engineOf(response.GetLinks())
 	return t.progress(ctx, tcplabv1.TrialPhase_TRIAL_PHASE_VERIFYING, strings.Join(response.GetEngineReasons(), "; "))
@@ -78,7 +149,7 @@ func engineOf(links []*tcplabv1.LinkReport) tcplabv1.Engine {
 // verify has every link measured. One that is not as asked ends the run; what
 // could not be proven does not.
 func (t *trial) verify(ctx context.Context) *failure {
-	response, err := t.drive.Agent.Verify(ctx, &tcplabv1.VerifyRequest{Term: t.drive.Term, DeploymentId: t.message.GetId()})
+	response, err := t.drive.agent.Verify(ctx, &tcplabv1.VerifyRequest{Term: t.drive.Term, DeploymentId: t.message.GetId()})
 	if err != nil {
 		return agentFailure(ctx, "verify the links", err)
 	}
@@ -116,32 +187,69 @@ func describe(link *tcplabv1.LinkReport) string {
 	return text
 }
 
-// follow starts the experiments and follows them to their end.
-func (t *trial) follow(ctx context.Context) *failure {
+// start starts the experiments.
+func (t *trial) start(ctx context.Context) *failure {
 	t.started = true
-	_, err := t.drive.Agent.StartTrial(ctx, &tcplabv1.StartTrialRequest{
+	_, err := t.drive.agent.StartTrial(ctx, &tcplabv1.StartTrialRequest{
 		Term: t.drive.Term, DeploymentId: t.message.GetId(), TrialId: t.message.GetId(), Exec: t.drive.run.GetOptions().GetExec(),
 	})
 	if err != nil {
 		return agentFailure(ctx, "start the trial", err)
 	}
-	events, err := t.drive.Agent.WatchTrial(ctx, &tcplabv1.WatchTrialRequest{TrialId: t.message.GetId()}, grpc.MaxCallRecvMsgSize(maxResult))
-	if err != nil {
-		return agentFailure(ctx, "follow the trial", err)
-	}
+	return nil
+}
+
+// follow follows the experiments to their end. Where the connection to the agent breaks it goes on in the next.
+func (t *trial) follow(ctx context.Context) *failure {
+	seen := 0
 	for {
+		before := seen
+		f, broken := t.followOnce(ctx, &seen)
+		if f != nil || broken == nil {
+			return f
+		}
+		// The call waits for the agent to come back; one that comes back and breaks off without a word does not go on for ever.
+		if seen == before && rpcerr.From(broken).Reason == rpcerr.NotConnected {
+			return agentFailure(ctx, "follow the trial", broken)
+		}
+		if seen == before {
+			t.breaks++
+		} else {
+			t.breaks = 0
+		}
+		if t.breaks > maxBreaks {
+			return agentFailure(ctx, "follow the trial", broken)
+		}
+		t.drive.Log.Warn("the connection broke while a trial was followed", "trial", t.message.GetId(), "error", broken)
+	}
+}
+
+// maxBreaks is how often in succession a trial's events may break off before any comes.
+const maxBreaks = 10
+
+// followOnce reads events behind the first seen of them, in one stream. The error is that of a connection that broke.
+func (t *trial) followOnce(ctx context.Context, seen *int) (f *failure, broken error) {
+	events, err := t.drive.agent.WatchTrial(ctx, &tcplabv1.WatchTrialRequest{TrialId: t.message.GetId()}, grpc.MaxCallRecvMsgSize(maxResult))
+	if err != nil {
+		return t.brokeOff(ctx, err)
+	}
+	for n := 0; ; n++ {
 		event, err := events.Recv()
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 		if err != nil {
-			return agentFailure(ctx, "follow the trial", err)
+			return t.brokeOff(ctx, err)
 		}
+		if n < *seen && event.GetTrialEnded() == nil {
+			continue // what is in the spool has the end alone
+		}
+		*seen = n + 1
 		switch e := event.GetEvent().(type) {
 		case *tcplabv1.WatchTrialResponse_ExperimentStarted:
 			if name := e.ExperimentStarted.GetExperiment(); name != "" {
 				if f := t.progress(ctx, tcplabv1.TrialPhase_TRIAL_PHASE_RUNNING, name); f != nil {
-					return f
+					return f, nil
 				}
 			}
 		case *tcplabv1.WatchTrialResponse_TrialEnded:
@@ -150,9 +258,17 @@ func (t *trial) follow(ctx context.Context) *failure {
 				t.message.Result = e.TrialEnded.GetResult()
 			}
 			t.message.Failure = e.TrialEnded.GetFailure()
-			return nil
+			return nil, nil
 		}
 	}
+}
+
+// brokeOff tells a connection that broke, which in a fleet is made again, from all other errors.
+func (t *trial) brokeOff(ctx context.Context, err error) (f *failure, broken error) {
+	if t.drive.Lasting && rpcerr.From(err).Code == codes.Unavailable && ctx.Err() == nil {
+		return nil, err
+	}
+	return agentFailure(ctx, "follow the trial", err), nil
 }
 
 // fetch brings the trial's files here. A trial that failed is fetched as well,
@@ -218,21 +334,23 @@ func (t *trial) keep(ctx context.Context, f *failure) *failure {
 // the agent may forget its result afterwards: it is stored here, or nobody
 // wants it.
 func (t *trial) remove() *failure {
-	if t.deployment == nil {
+	if t.deployment == nil && !t.started {
 		return nil
 	}
 	final, cancel := context.WithTimeout(t.drive.hasty, patience)
 	defer cancel()
-	t.deployment.release()
+	if t.deployment != nil {
+		t.deployment.release()
+	}
 	id := t.message.GetId()
 	if t.started && !t.ended {
-		_, err := t.drive.Agent.CancelTrial(final, &tcplabv1.CancelTrialRequest{Term: t.drive.Term, TrialId: id})
+		_, err := t.drive.agent.CancelTrial(final, &tcplabv1.CancelTrialRequest{Term: t.drive.Term, TrialId: id})
 		t.mention("cancel", err)
 	}
 	if t.stored && t.ended {
 		t.acknowledge(final)
 	}
-	if _, err := t.drive.Agent.Remove(final, &tcplabv1.RemoveRequest{Term: t.drive.Term, DeploymentId: id}); err != nil {
+	if _, err := t.drive.agent.Remove(final, &tcplabv1.RemoveRequest{Term: t.drive.Term, DeploymentId: id}); err != nil {
 		return agentFailure(context.WithoutCancel(final), "remove the lab", err)
 	}
 	if t.started && !t.ended {
@@ -242,7 +360,7 @@ func (t *trial) remove() *failure {
 }
 
 func (t *trial) acknowledge(ctx context.Context) {
-	_, err := t.drive.Agent.AcknowledgeTrial(ctx, &tcplabv1.AcknowledgeTrialRequest{Term: t.drive.Term, TrialId: t.message.GetId()})
+	_, err := t.drive.agent.AcknowledgeTrial(ctx, &tcplabv1.AcknowledgeTrialRequest{Term: t.drive.Term, TrialId: t.message.GetId()})
 	t.mention("acknowledge", err)
 }
 

@@ -19,7 +19,7 @@ func (s *Deployments) Exec(ctx context.Context, name string, start *tcplabv1.Pro
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := s.cfg.Agent.RunProgram(ctx)
+	stream, err := d.agent.RunProgram(ctx)
 	if err != nil {
 		return agentError(err, "run a program in deployment %s", name)
 	}
@@ -37,14 +37,15 @@ func (s *Deployments) Exec(ctx context.Context, name string, start *tcplabv1.Pro
 			}
 		}
 	}()
-	for {
+	for ended := false; ; {
 		response, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) || ended && ctx.Err() != nil { // who has heard of the end hangs up
 			return nil
 		}
 		if err != nil {
 			return agentError(err, "run a program in deployment %s", name)
 		}
+		ended = ended || response.GetOutput().GetExit() != nil
 		if err := send(response.GetOutput()); err != nil {
 			return err
 		}

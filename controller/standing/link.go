@@ -86,7 +86,7 @@ func (s *Deployments) read(ctx context.Context, d *deployment, names []string) (
 	// Whatever changes between the two is in neither or in both.
 	d.change.Lock()
 	defer d.change.Unlock()
-	read, err := s.cfg.Agent.ReadLinks(ctx, &tcplabv1.ReadLinksRequest{DeploymentId: d.id(), Links: names})
+	read, err := d.agent.ReadLinks(ctx, &tcplabv1.ReadLinksRequest{DeploymentId: d.id(), Links: names})
 	if err != nil {
 		return nil, agentError(err, "read the links of deployment %s", d.name)
 	}
@@ -142,7 +142,7 @@ func (s *Deployments) Verify(ctx context.Context, name string, links []string, l
 	// That takes too long to keep everybody from reading links meanwhile: the agent itself refuses
 	// changes then, and one just before or after it shows.
 	before := d.links(links)
-	verified, err := s.cfg.Agent.Verify(ctx, &tcplabv1.VerifyRequest{
+	verified, err := d.agent.Verify(ctx, &tcplabv1.VerifyRequest{
 		Term: s.cfg.Term, DeploymentId: d.id(), Links: links, Limit: durationpb.New(limit),
 	})
 	if err != nil {
@@ -185,7 +185,7 @@ func (s *Deployments) Update(ctx context.Context, req *tcplabv1.UpdateLinkReques
 	if err := d.validate(i, link); err != nil {
 		return nil, err
 	}
-	changed, err := s.cfg.Agent.ChangeLink(ctx, &tcplabv1.ChangeLinkRequest{Term: s.cfg.Term, DeploymentId: d.id(), Link: link})
+	changed, err := d.agent.ChangeLink(ctx, &tcplabv1.ChangeLinkRequest{Term: s.cfg.Term, DeploymentId: d.id(), Link: link})
 	if err != nil {
 		return nil, agentError(err, "change link %s", now.GetName())
 	}

@@ -30,8 +30,10 @@ import (
 
 // Config is what deployments are kept with.
 type Config struct {
-	// Agent is the host on which they stand.
+	// Agent is the one host of an embedded lab; not used where there are Hosts.
 	Agent tcplabv1.AgentServiceClient
+	// Hosts are those of a fleet; nil: there is Agent alone.
+	Hosts run.Hosts
 	// Term of this controller, which commands carry; 0 in an embedded lab.
 	Term uint64
 	// Lease of deployments, 1 s to 24 h; 0 means lease.Default.
@@ -64,6 +66,9 @@ type Request struct {
 type deployment struct {
 	name    string
 	request Request
+	host    string // on which it stands
+	agent   tcplabv1.AgentServiceClient
+	release func()             // of its use of the host
 	lab     *tcplabv1.Lab      // as it was built; constant
 	cancel  context.CancelFunc // ends its building
 	ready   chan struct{}      // closed when it stands or will not
@@ -134,11 +139,18 @@ func (s *Deployments) claim(name string, lab *tcplabv1.Lab, req Request) (d *dep
 		return nil, false, rpcerr.New(codes.AlreadyExists, rpcerr.Conflict, "Take it down, or give this one another name.",
 			"a deployment %s stands already", name)
 	}
+	host, agent, release := "", s.cfg.Agent, func() {}
+	if s.cfg.Hosts != nil {
+		if host, err = s.cfg.Hosts.Choose([]*tcplabv1.Lab{lab}); err != nil {
+			return nil, false, err
+		}
+		agent, release = s.cfg.Hosts.Agent(host), s.cfg.Hosts.Use(host, "deployment/"+name)
+	}
 	d = &deployment{
-		name: name, request: req, lab: lab, ready: make(chan struct{}), gone: make(chan struct{}),
+		name: name, request: req, host: host, agent: agent, release: release, lab: lab, ready: make(chan struct{}), gone: make(chan struct{}),
 		message: &tcplabv1.Deployment{
 			Name: name, Lab: lab, State: tcplabv1.DeploymentState_DEPLOYMENT_STATE_BUILDING,
-			CreateTime: timestamppb.Now(), HolderPid: uint32(s.cfg.HolderPID),
+			CreateTime: timestamppb.Now(), HolderPid: uint32(s.cfg.HolderPID), Host: host,
 		},
 		past: make([][]version, len(lab.GetLinks())),
 	}
@@ -167,25 +179,25 @@ func (s *Deployments) build(ctx context.Context, d *deployment) (_ *tcplabv1.Dep
 		}
 		s.forget(d)
 	}()
-	applied, err := s.cfg.Agent.Apply(ctx, &tcplabv1.ApplyRequest{
+	applied, err := d.agent.Apply(ctx, &tcplabv1.ApplyRequest{
 		Term: s.cfg.Term, DeploymentId: d.id(), Lab: d.lab, Lease: durationpb.New(s.cfg.Lease),
 	})
 	if err != nil {
 		return nil, agentError(err, "build lab %s", d.lab.GetName())
 	}
-	kept = lease.Keep(lease.Config{Agent: s.cfg.Agent, Term: s.cfg.Term, Length: s.cfg.Lease, Log: s.cfg.Log}, d.id(), func(err error) {
+	kept = lease.Keep(lease.Config{Agent: d.agent, Term: s.cfg.Term, Length: s.cfg.Lease, Log: s.cfg.Log}, d.id(), func(err error) {
 		<-d.ready
 		s.cfg.Log.Error("a deployment was lost", "deployment", d.name, "error", err)
 		s.forget(d)
 	})
-	verified, err := s.cfg.Agent.Verify(ctx, &tcplabv1.VerifyRequest{Term: s.cfg.Term, DeploymentId: d.id()})
+	verified, err := d.agent.Verify(ctx, &tcplabv1.VerifyRequest{Term: s.cfg.Term, DeploymentId: d.id()})
 	if err != nil {
 		return nil, agentError(err, "verify the links of lab %s", d.lab.GetName())
 	}
 	if wrong := run.WrongLinks(verified.GetLinks()); wrong != "" {
 		return nil, rpcerr.New(codes.Aborted, rpcerr.LinkWrong, "Leave the host idle, or ask for what it can carry.", "lab %s does not stand: %s", d.lab.GetName(), wrong)
 	}
-	if _, err := s.cfg.Agent.StartSchedules(ctx, &tcplabv1.StartSchedulesRequest{Term: s.cfg.Term, DeploymentId: d.id()}); err != nil {
+	if _, err := d.agent.StartSchedules(ctx, &tcplabv1.StartSchedulesRequest{Term: s.cfg.Term, DeploymentId: d.id()}); err != nil {
 		return nil, agentError(err, "start the schedules of lab %s", d.lab.GetName())
 	}
 	d.mu.Lock()
@@ -312,7 +324,7 @@ const removeWithin = 10 * time.Second
 func (s *Deployments) takeAway(ctx context.Context, d *deployment) error {
 	ctx, cancel := context.WithTimeout(ctx, removeWithin)
 	defer cancel()
-	if _, err := s.cfg.Agent.Remove(ctx, &tcplabv1.RemoveRequest{Term: s.cfg.Term, DeploymentId: d.id()}); err != nil {
+	if _, err := d.agent.Remove(ctx, &tcplabv1.RemoveRequest{Term: s.cfg.Term, DeploymentId: d.id()}); err != nil {
 		return agentError(err, "remove deployment %s", d.name)
 	}
 	return nil
@@ -324,6 +336,7 @@ func (s *Deployments) forget(d *deployment) {
 	known := s.byName[d.name] == d
 	if known {
 		delete(s.byName, d.name)
+		d.release()
 		close(d.gone)
 	}
 	empty := len(s.byName) == 0

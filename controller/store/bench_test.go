@@ -14,7 +14,7 @@ func BenchmarkCommit(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer s.Close()
-	run, _, err := s.CreateRun(b.Context(), &tcplabv1.Run{Lab: "nagle"}, store.Request{})
+	run, _, err := s.CreateRun(b.Context(), &tcplabv1.Run{Lab: "nagle"}, nil, store.Request{})
 	if err != nil {
 		b.Fatal(err)
 	}

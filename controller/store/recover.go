@@ -19,11 +19,13 @@ const interrupted = "the process that drove the run ended before it did; start i
 // recover settles what a dead process left: it ends its runs and deletes the
 // files that were on their way. The caller holds the lock, so that nobody
 // drives them any more.
-func (s *Store) recover(ctx context.Context) error {
+//
+// With lasting, runs whose plan is kept are left to be taken up.
+func (s *Store) recover(ctx context.Context, lasting bool) error {
 	if err := os.RemoveAll(s.path(incomingDir)); err != nil {
 		return storageError(s.dir, "delete unfinished files", err)
 	}
-	runs, err := s.runs(ctx, "SELECT run FROM runs WHERE state < 3 ORDER BY seq")
+	runs, err := s.runs(ctx, "SELECT run FROM runs WHERE state < 3 AND NOT (? AND id IN (SELECT run_id FROM plans)) ORDER BY seq", lasting)
 	if err != nil {
 		return err
 	}

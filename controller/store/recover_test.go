@@ -74,9 +74,9 @@ func writeUntilKilled(dir string) {
 	}
 	s, err := store.Open(ctx, dir, store.Options{})
 	fail(err)
-	run, _, err := s.CreateRun(ctx, &tcplabv1.Run{Lab: "nagle"}, store.Request{})
+	run, _, err := s.CreateRun(ctx, &tcplabv1.Run{Lab: "nagle"}, nil, store.Request{})
 	fail(err)
-	_, _, err = s.CreateRun(ctx, &tcplabv1.Run{Lab: "waits"}, store.Request{})
+	_, _, err = s.CreateRun(ctx, &tcplabv1.Run{Lab: "waits"}, nil, store.Request{})
 	fail(err)
 	run.State = running
 	fail(s.Commit(ctx, run.GetId(), store.Change{Run: run, Events: []*tcplabv1.RunEvent{store.RunEvent(run)}}))

@@ -40,11 +40,24 @@ func Ended(state tcplabv1.RunState) bool {
 	return state > tcplabv1.RunState_RUN_STATE_RUNNING
 }
 
+// EarlierRun is the run that the request made before, or nil. Errors: as CreateRun's.
+func (s *Store) EarlierRun(ctx context.Context, req Request) (run *tcplabv1.Run, err error) {
+	if req.ID == "" {
+		return nil, nil
+	}
+	err = s.write(ctx, "look for the run", func(conn *sql.Conn) error {
+		run, err = earlierRun(ctx, conn, req)
+		return err
+	})
+	return run, err
+}
+
 // CreateRun stores a new run as pending, with a fresh ID, its time of creation
-// and its first event, and returns it. Where req.ID made a run before, that
+// and its first event, and returns it. A plan is kept until the run has ended, so that another
+// process can take the run up; it may be nil. Where req.ID made a run before, that
 // run is returned as it is now and created is false. Errors: Conflict where the
 // same req.ID asked for something else.
-func (s *Store) CreateRun(ctx context.Context, run *tcplabv1.Run, req Request) (_ *tcplabv1.Run, created bool, err error) {
+func (s *Store) CreateRun(ctx context.Context, run *tcplabv1.Run, plan *tcplabv1.RunPlan, req Request) (_ *tcplabv1.Run, created bool, err error) {
 	const op = "store the run"
 	run = proto.CloneOf(run)
 	err = s.write(ctx, op, func(conn *sql.Conn) error {
@@ -62,6 +75,9 @@ func (s *Store) CreateRun(ctx context.Context, run *tcplabv1.Run, req Request) (
 		run.State = tcplabv1.RunState_RUN_STATE_PENDING
 		run.CreateTime = timestamppb.Now()
 		if err := insertRun(ctx, conn, run, req); err != nil {
+			return err
+		}
+		if err := putPlan(ctx, conn, run.GetId(), plan); err != nil {
 			return err
 		}
 		for name, value := range run.GetOptions().GetLabels() {
@@ -161,6 +177,11 @@ func apply(ctx context.Context, conn *sql.Conn, runID string, c Change) error {
 		}
 		if _, err := conn.ExecContext(ctx, "UPDATE runs SET state = ?, run = ? WHERE id = ?", c.Run.GetState(), blob, runID); err != nil {
 			return err
+		}
+		if Ended(c.Run.GetState()) {
+			if _, err := conn.ExecContext(ctx, "DELETE FROM plans WHERE run_id = ?", runID); err != nil {
+				return err
+			}
 		}
 	}
 	if c.Trial != nil {

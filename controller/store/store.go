@@ -62,6 +62,8 @@ type Options struct {
 	Wait time.Duration
 	// Waiting is called once, before the wait begins. May be nil.
 	Waiting func(Holder)
+	// Lasting: unended runs whose plan is kept stay as they are, for Unended.
+	Lasting bool
 	// Log takes what was repaired. Nil: nothing is logged.
 	Log *slog.Logger
 }
@@ -111,7 +113,7 @@ func Open(ctx context.Context, dir string, opts Options) (_ *Store, err error) {
 	if s.reader, err = openDatabase(s.path(databaseFile), "_pragma=query_only(1)"); err != nil {
 		return nil, storageError(dir, "open the database", err)
 	}
-	if err := s.recover(ctx); err != nil {
+	if err := s.recover(ctx, opts.Lasting); err != nil {
 		return nil, err
 	}
 	return s, nil

@@ -48,7 +48,7 @@ func open(t *testing.T, dir string) *store.Store {
 
 func create(t *testing.T, s *store.Store, lab string, labels map[string]string) *tcplabv1.Run {
 	t.Helper()
-	run, created, err := s.CreateRun(t.Context(), &tcplabv1.Run{Lab: lab, TrialsCount: 2, Options: &tcplabv1.RunOptions{Labels: labels}}, store.Request{})
+	run, created, err := s.CreateRun(t.Context(), &tcplabv1.Run{Lab: lab, TrialsCount: 2, Options: &tcplabv1.RunOptions{Labels: labels}}, nil, store.Request{})
 	if err != nil || !created {
 		t.Fatalf("created %v, error %v", created, err)
 	}
@@ -192,19 +192,19 @@ func TestRunByReference(t *testing.T) {
 func TestRequestMakesOneRun(t *testing.T) {
 	s := open(t, t.TempDir())
 	req := store.Request{ID: "abc", Digest: []byte("one")}
-	first, created, err := s.CreateRun(t.Context(), &tcplabv1.Run{Lab: "nagle"}, req)
+	first, created, err := s.CreateRun(t.Context(), &tcplabv1.Run{Lab: "nagle"}, nil, req)
 	if err != nil || !created {
 		t.Fatal(created, err)
 	}
 	first = setState(t, s, first, running)
-	again, created, err := s.CreateRun(t.Context(), &tcplabv1.Run{Lab: "nagle"}, req)
+	again, created, err := s.CreateRun(t.Context(), &tcplabv1.Run{Lab: "nagle"}, nil, req)
 	if err != nil || created {
 		t.Fatal(created, err)
 	}
 	if diff := cmp.Diff(first, again, protocmp.Transform()); diff != "" {
 		t.Errorf("the same request (-first +again):\n%s", diff)
 	}
-	_, _, err = s.CreateRun(t.Context(), &tcplabv1.Run{Lab: "nagle"}, store.Request{ID: "abc", Digest: []byte("two")})
+	_, _, err = s.CreateRun(t.Context(), &tcplabv1.Run{Lab: "nagle"}, nil, store.Request{ID: "abc", Digest: []byte("two")})
 	wantError(t, err, codes.AlreadyExists, rpcerr.Conflict, first.GetId())
 }
 
@@ -383,7 +383,7 @@ func TestReaderBesideDriver(t *testing.T) {
 	if events != 2 {
 		t.Errorf("the reader delivered %d events, want 2", events)
 	}
-	_, _, err = reader.CreateRun(t.Context(), &tcplabv1.Run{Lab: "nagle"}, store.Request{})
+	_, _, err = reader.CreateRun(t.Context(), &tcplabv1.Run{Lab: "nagle"}, nil, store.Request{})
 	wantError(t, err, codes.FailedPrecondition, rpcerr.Busy, "another process")
 }
 
