@@ -31,6 +31,7 @@ import (
 	"github.com/tcplab/tcplab/agent/spool"
 	"github.com/tcplab/tcplab/internal/rpcerr"
 	"github.com/tcplab/tcplab/internal/rpcvalidate"
+	"github.com/tcplab/tcplab/internal/tunnel"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
 
@@ -75,6 +76,9 @@ const DefaultLease = time.Minute
 // nodes and 8192 links is below 4 MiB.
 const maxMessage = 16 << 20
 
+// maxStreams bounds what a controller may ask at a time on one connection.
+const maxStreams = 1000
+
 // Run serves AgentService on lis until ctx ends, then takes everything away and
 // returns; it closes lis. The error says what kept it from serving; the end of ctx is
 // none.
@@ -92,7 +96,8 @@ func Run(ctx context.Context, cfg Config, lis net.Listener) (err error) {
 	if err != nil {
 		return fmt.Errorf("start the agent: %w", err)
 	}
-	server := grpc.NewServer(append(options, grpc.MaxRecvMsgSize(maxMessage), grpc.WaitForHandlers(true))...)
+	options = append(options, tunnel.ServerOptions()...)
+	server := grpc.NewServer(append(options, grpc.MaxRecvMsgSize(maxMessage), grpc.MaxConcurrentStreams(maxStreams), grpc.WaitForHandlers(true))...)
 	tasks, ctx := errgroup.WithContext(ctx)
 	a := &agent{
 		cfg:         cfg,

@@ -58,6 +58,19 @@ func newOwnHost(ctx context.Context, cfg Config) *ownHost {
 	return &ownHost{host: host, err: policyErr}
 }
 
+// Rollback undoes what an agent that died has left at the host's interfaces. One that lives is
+// left alone. Without anything to undo it does nothing.
+func Rollback(ctx context.Context, cfg Config) error {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	host, err := nic.NewHost(nic.Options{Journals: cfg.JournalDir, Log: cfg.Log})
+	if err != nil {
+		return err
+	}
+	return errors.Join(host.Recover(ctx), host.Close())
+}
+
 // get is the host, or why its interfaces are not shaped.
 func (o *ownHost) get() (*nic.Host, error) { return o.host, o.err }
 

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/tcplab/tcplab/internal/rpcerr"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
@@ -30,6 +31,11 @@ func (s *service) GetHost(ctx context.Context, _ *tcplabv1.GetHostRequest) (*tcp
 		return nil, err
 	}
 	return &tcplabv1.GetHostResponse{Host: h}, nil
+}
+
+func (s *service) ReadClock(context.Context, *tcplabv1.ReadClockRequest) (*tcplabv1.ReadClockResponse, error) {
+	received := timestamppb.Now()
+	return &tcplabv1.ReadClockResponse{Received: received, Sent: timestamppb.Now()}, nil
 }
 
 func (s *service) Apply(ctx context.Context, r *tcplabv1.ApplyRequest) (*tcplabv1.ApplyResponse, error) {

@@ -68,6 +68,7 @@ type app struct {
 	*Environment
 	errs      *terminal // Err, with the line that shows progress
 	stateDir  string
+	context   string // the context that is asked for; empty: the one that was chosen
 	logLevel  string
 	logFormat string
 	log       *slog.Logger
@@ -106,6 +107,9 @@ measurement agrees with the prediction.`,
 		Args:          groupArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if a.context == "" {
+				a.context = a.Getenv(contextVar)
+			}
 			return a.openLog()
 		},
 	}
@@ -114,6 +118,7 @@ measurement agrees with the prediction.`,
 	})
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.stateDir, "state-dir", "", "where runs are kept (default /var/lib/tcplab for root, else $XDG_STATE_HOME/tcplab)")
+	flags.StringVar(&a.context, "context", "", "the controller to speak to, as `tcplab context list` names it (default: the one that was chosen)")
 	flags.StringVar(&a.logLevel, "log-level", "warn", "least level of the log on standard error: debug, info, warn or error")
 	flags.StringVar(&a.logFormat, "log-format", "text", "form of the log: text or json")
 	root.CompletionOptions.DisableDefaultCmd = true
@@ -121,6 +126,8 @@ measurement agrees with the prediction.`,
 	root.AddCommand(a.runCommand(), a.runsCommand(), a.labCommand(),
 		a.upCommand(), a.psCommand(), a.execCommand(), a.linkCommand(), a.downCommand(), a.holdCommand(),
 		a.doctorCommand(), a.versionCommand(), a.completionCommand())
+	root.AddCommand(a.contextCommand(), a.hostsCommand(), a.userCommand(), a.tokenCommand(), a.auditCommand(),
+		a.controllerCommand(), a.agentCommand())
 	root.AddCommand(a.watchdogCommand())
 	return root
 }

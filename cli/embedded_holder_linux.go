@@ -88,9 +88,9 @@ func (a *app) holdsNothing(ctx context.Context, labs tcplabv1.LabServiceClient) 
 	return err != nil || len(standing.GetDeployments()) == 0
 }
 
-// makeStand starts a holder and has it make a lab stand. When ctx ends before that,
+// makeStandHere starts a holder and has it make a lab stand. When ctx ends before that,
 // nothing is left.
-func (a *app) makeStand(ctx context.Context, name string, request *tcplabv1.CreateDeploymentRequest) (_ *tcplabv1.Deployment, err error) {
+func (a *app) makeStandHere(ctx context.Context, name string, request *tcplabv1.CreateDeploymentRequest) (_ *tcplabv1.Deployment, err error) {
 	h, err := a.openHolders()
 	if err != nil {
 		return nil, err
@@ -234,8 +234,8 @@ func (a *app) holderFailed(h *holders, name string, err error) error {
 	return &statusError{status: exitTrial, message: fmt.Sprintf("the process that was to hold lab %s failed: %s", name, words)}
 }
 
-// withStanding calls fn with the service of the holder of a lab.
-func (a *app) withStanding(ctx context.Context, name string, fn func(tcplabv1.LabServiceClient) error) error {
+// withStandingHere calls fn with the service of the holder of a lab.
+func (a *app) withStandingHere(ctx context.Context, name string, fn func(tcplabv1.LabServiceClient) error) error {
 	h, err := a.openHolders()
 	if err != nil {
 		return err
@@ -256,8 +256,8 @@ func (a *app) withStanding(ctx context.Context, name string, fn func(tcplabv1.La
 	return fn(tcplabv1.NewLabServiceClient(conn))
 }
 
-// standingLabs names the labs that stand, in order.
-func (a *app) standingLabs() ([]string, error) {
+// standingLabsHere names the labs that stand, in order.
+func (a *app) standingLabsHere() ([]string, error) {
 	h, err := a.openHolders()
 	if err != nil {
 		return nil, err
@@ -265,8 +265,8 @@ func (a *app) standingLabs() ([]string, error) {
 	return h.list()
 }
 
-// takeDown ends a lab: its holder is asked, and killed where it does not do it in time.
-func (a *app) takeDown(ctx context.Context, name string) error {
+// takeDownHere ends a lab: its holder is asked, and killed where it does not do it in time.
+func (a *app) takeDownHere(ctx context.Context, name string) error {
 	h, err := a.openHolders()
 	if err != nil {
 		return err

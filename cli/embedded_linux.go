@@ -26,7 +26,7 @@ const pipeSize = 1 << 20
 
 // socketName is the controller's socket in the state directory, by which other
 // commands of the same user reach the run under way.
-const socketName = "controller.sock"
+const socketName = controllerSocket
 
 // policyVar names the environment variable with the path of the host's policy, where it is
 // not policy.DefaultPath.

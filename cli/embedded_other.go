@@ -5,6 +5,7 @@ package cli
 import (
 	"context"
 	"io"
+	"net"
 	"time"
 
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
@@ -34,17 +35,27 @@ func (a *app) openEmbedded(context.Context, embeddedOptions) (*embedded, error) 
 
 func (a *app) hold(context.Context, string) error { return errNotLinux() }
 
-func (a *app) makeStand(context.Context, string, *tcplabv1.CreateDeploymentRequest) (*tcplabv1.Deployment, error) {
+func (a *app) makeStandHere(context.Context, string, *tcplabv1.CreateDeploymentRequest) (*tcplabv1.Deployment, error) {
 	return nil, errNotLinux()
 }
 
-func (a *app) withStanding(context.Context, string, func(tcplabv1.LabServiceClient) error) error {
+func (a *app) withStandingHere(context.Context, string, func(tcplabv1.LabServiceClient) error) error {
 	return errNotLinux()
 }
 
-func (a *app) standingLabs() ([]string, error) { return nil, errNotLinux() }
+func (a *app) standingLabsHere() ([]string, error) { return nil, errNotLinux() }
 
-func (a *app) takeDown(context.Context, string) error { return errNotLinux() }
+func (a *app) takeDownHere(context.Context, string) error { return errNotLinux() }
+
+func (a *app) serveController(context.Context, *controllerFlags) error { return errNotLinux() }
+
+func (a *app) serveAgent(context.Context, *agentFlags) error { return errNotLinux() }
+
+func (a *app) leaveAgent(context.Context, bool) error { return errNotLinux() }
+
+func (a *app) rollbackAgent(context.Context) error { return errNotLinux() }
+
+func dialOnce(context.Context, string) (net.Conn, error) { return nil, errNotLinux() }
 
 func firstOfProgram() (status int, is bool) { return 0, false }
 

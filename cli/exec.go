@@ -97,7 +97,7 @@ func (a *app) exec(ctx context.Context, lab, node string, argv []string, f *exec
 		}
 	}
 	program := &tcplabv1.Program{Node: node, Argv: argv, Dir: f.dir, Env: make(map[string]string)}
-	if f.dir == "" {
+	if f.dir == "" && a.onThisMachine() {
 		dir, err := os.Getwd()
 		if err != nil {
 			return fmt.Errorf("find this folder: %w", err)

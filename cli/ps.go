@@ -29,13 +29,31 @@ func (a *app) psCommand() *cobra.Command {
 }
 
 func (a *app) ps(ctx context.Context, f format) error {
-	names, err := a.standingLabs()
+	remote, err := a.openContext(ctx)
+	if err != nil {
+		return err
+	}
+	if remote != nil {
+		defer remote.closeQuietly()
+		all := &tcplabv1.ListDeploymentsResponse{}
+		for token := ""; ; {
+			page, err := remote.labs.ListDeployments(ctx, &tcplabv1.ListDeploymentsRequest{PageToken: token})
+			if err != nil {
+				return err
+			}
+			all.Deployments = append(all.Deployments, page.GetDeployments()...)
+			if token = page.GetNextPageToken(); token == "" {
+				return a.printDeployments(all, f)
+			}
+		}
+	}
+	names, err := a.standingLabsHere()
 	if err != nil {
 		return err
 	}
 	all := &tcplabv1.ListDeploymentsResponse{}
 	for _, name := range names {
-		err := a.withStanding(ctx, name, func(labs tcplabv1.LabServiceClient) error {
+		err := a.withStandingHere(ctx, name, func(labs tcplabv1.LabServiceClient) error {
 			ctx, cancel := context.WithTimeout(ctx, psWithin)
 			defer cancel()
 			held, err := labs.ListDeployments(ctx, &tcplabv1.ListDeploymentsRequest{})
@@ -47,6 +65,10 @@ func (a *app) ps(ctx context.Context, f format) error {
 			a.printf("tcplab: lab %s does not answer: %v\n", name, err)
 		}
 	}
+	return a.printDeployments(all, f)
+}
+
+func (a *app) printDeployments(all *tcplabv1.ListDeploymentsResponse, f format) error {
 	if f == formatJSON {
 		return printMessage(a.Out, all)
 	}
@@ -54,15 +76,20 @@ func (a *app) ps(ctx context.Context, f format) error {
 		a.printf("no lab stands; `tcplab up handshake` makes one\n")
 		return nil
 	}
+	held := "PID"
 	var rows [][]string
 	for _, d := range all.GetDeployments() {
+		holder := fmt.Sprint(d.GetHolderPid())
+		if d.GetHost() != "" {
+			held, holder = "HOST", d.GetHost()
+		}
 		rows = append(rows, []string{
 			d.GetName(), d.GetLab().GetName(), enumWord(d.GetState(), "DEPLOYMENT_STATE_"),
 			strconv.Itoa(len(d.GetNodes())), strconv.Itoa(len(d.GetLinks())), strings.Join(enginesOf(d), ", "),
-			d.GetCreateTime().AsTime().Local().Format(time.DateTime), fmt.Sprint(d.GetHolderPid()),
+			d.GetCreateTime().AsTime().Local().Format(time.DateTime), holder,
 		})
 	}
-	return printTable(a.Out, []string{"NAME", "LAB", "STATE", "NODES", "LINKS", "ENGINE", "SINCE", "PID"}, rows)
+	return printTable(a.Out, []string{"NAME", "LAB", "STATE", "NODES", "LINKS", "ENGINE", "SINCE", held}, rows)
 }
 
 // enginesOf are the engines of a deployment's links, each once.

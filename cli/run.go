@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -118,11 +119,17 @@ func (a *app) run(ctx context.Context, arg string, f *runFlags) error {
 			LabSource: &tcplabv1.PlanRunRequest_Source{Source: sent}, Overrides: params, Options: options,
 		})
 	}
-	if status, entered, err := a.enterUserNamespace(ctx, stdin); entered || err != nil {
-		if err == nil && status != 0 {
-			err = &statusError{status: status}
-		}
+	remote, err := a.openContext(ctx)
+	if err != nil {
 		return err
+	}
+	if remote == nil {
+		if status, entered, err := a.enterUserNamespace(ctx, stdin); entered || err != nil {
+			if err == nil && status != 0 {
+				err = &statusError{status: status}
+			}
+			return err
+		}
 	}
 
 	// Signals end the wait for a turn here, and the run below.
@@ -141,7 +148,7 @@ func (a *app) run(ctx context.Context, arg string, f *runFlags) error {
 		case <-ctx.Done():
 		}
 	}()
-	lab, err := a.openEmbedded(waiting, embeddedOptions{drive: true, wait: f.wait})
+	lab, err := a.openRuns(waiting, remote, f.wait)
 	if err != nil {
 		if isClosed(interrupted) {
 			if a.Terminal {
@@ -158,7 +165,7 @@ func (a *app) run(ctx context.Context, arg string, f *runFlags) error {
 		return errors.Join(err, lab.close())
 	}
 	created, err := lab.runs.CreateRun(ctx, &tcplabv1.CreateRunRequest{
-		LabSource: &tcplabv1.CreateRunRequest_Source{Source: sent}, Overrides: params, Options: options,
+		RequestId: rand.Text(), LabSource: &tcplabv1.CreateRunRequest_Source{Source: sent}, Overrides: params, Options: options,
 	})
 	if err != nil {
 		return errors.Join(err, lab.close())
@@ -186,6 +193,15 @@ func (a *app) run(ctx context.Context, arg string, f *runFlags) error {
 		message = run.GetId() + ": " + message
 	}
 	return &statusError{status: status, message: message, remedy: run.GetRemedy()}
+}
+
+// openRuns is who carries a run out: the context's controller, or the embedded lab, whose state directory is
+// waited for.
+func (a *app) openRuns(ctx context.Context, remote *connection, wait time.Duration) (*embedded, error) {
+	if remote != nil {
+		return &embedded{runs: remote.runs, labs: remote.labs, close: remote.conn.Close}, nil
+	}
+	return a.openEmbedded(ctx, embeddedOptions{drive: true, wait: wait})
 }
 
 // follow shows a run's progress to its end, and then reads what it found. An

@@ -27,8 +27,16 @@ func (a *app) runsCommand() *cobra.Command {
 }
 
 // withRuns calls fn with the service that knows this host's runs: the one
-// that drives a run right now, or else one opened for the occasion.
+// that drives a run right now, or else one opened for the occasion; or the runs of the context's controller.
 func (a *app) withRuns(ctx context.Context, fn func(context.Context, tcplabv1.RunServiceClient) error) error {
+	remote, err := a.openContext(ctx)
+	if err != nil {
+		return err
+	}
+	if remote != nil {
+		defer remote.closeQuietly()
+		return fn(ctx, remote.runs)
+	}
 	lab, err := a.openEmbedded(ctx, embeddedOptions{})
 	if err != nil {
 		return err
