@@ -149,7 +149,7 @@ func build(ctx context.Context, cfg Config, log *slog.Logger) (*grpc.Server, *pa
 			Store: cfg.Store, Agent: cfg.Agent, Hosts: hosts, Term: term, Lease: cfg.Lease, Patience: cfg.patience(),
 			Lasting: cfg.Fleet != nil, Log: log,
 		})
-		tcplabv1.RegisterRunServiceServer(server, &runService{store: cfg.Store, driver: p.driver})
+		tcplabv1.RegisterRunServiceServer(server, &runService{store: cfg.Store, driver: p.driver, guarded: guarded != nil})
 		log.Debug("the controller serves runs", "version", cfg.Version, "state", cfg.Store.Dir(), "reading", cfg.Store.ReadOnly())
 	}
 	if cfg.Agent != nil || hosts != nil {

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/tcplab/tcplab/controller/access"
 	"github.com/tcplab/tcplab/controller/result"
 	"github.com/tcplab/tcplab/controller/run"
 	"github.com/tcplab/tcplab/controller/store"
@@ -32,8 +33,9 @@ const (
 // runService is RunService: convert, call, convert.
 type runService struct {
 	tcplabv1.UnimplementedRunServiceServer
-	store  *store.Store
-	driver *run.Driver
+	store   *store.Store
+	driver  *run.Driver
+	guarded bool // callers prove who they are
 }
 
 // PlanRun says what CreateRun would do.
@@ -69,6 +71,11 @@ func (s *runService) CreateRun(ctx context.Context, req *tcplabv1.CreateRunReque
 	}
 	if options.Exec, err = permit(req, labs, options.GetExec()); err != nil {
 		return nil, err
+	}
+	if options.GetExec() > 0 && s.guarded {
+		if err := access.PermitExec(ctx); err != nil {
+			return nil, err
+		}
 	}
 	plan, err := run.NewPlan(labs, options)
 	if err != nil {

@@ -46,6 +46,20 @@ func CallerOf(ctx context.Context) Caller {
 	return c
 }
 
+// PermitExec is nil where the caller may have labs run programs, beside what they otherwise may.
+func PermitExec(ctx context.Context) error {
+	c := CallerOf(ctx)
+	if c.Principal.GetExec() {
+		return nil
+	}
+	return notExec(c)
+}
+
+func notExec(c Caller) error {
+	return rpcerr.New(codes.PermissionDenied, rpcerr.AccessDenied, "ask an admin: tcplab user update "+c.Principal.GetName()+" --role "+roleWord(c.Principal.GetRole())+" --exec",
+		"%s may not run programs in nodes", c)
+}
+
 // caller finds out who calls, or why that is nobody.
 func (a *Access) caller(ctx context.Context) (Caller, error) {
 	p, ok := peer.FromContext(ctx)
@@ -104,8 +118,7 @@ func (a *Access) permit(c Caller, method string) error {
 		return rpcerr.New(codes.PermissionDenied, rpcerr.AccessDenied, "ask an admin: tcplab user update "+p.GetName()+" --role "+roleWord(rule.Role),
 			"%s needs the role %s, and %s is %s", short(method), roleWord(rule.Role), c, roleWord(p.GetRole()))
 	case rule.Exec && !p.GetExec():
-		return rpcerr.New(codes.PermissionDenied, rpcerr.AccessDenied, "ask an admin: tcplab user update "+p.GetName()+" --exec",
-			"%s may not run programs in nodes", c)
+		return notExec(c)
 	}
 	return nil
 }
