@@ -31,6 +31,7 @@ func theoryConstants() map[string]constant {
 		"infinite":       count(theory.Infinite),
 		"mss":            {typ: types.DoubleType, unit: "B", value: float64(theory.MSS)},
 		"delayed_ack":    {typ: types.DoubleType, unit: "s", value: theory.DelayedACKMin.Seconds()},
+		"time_wait":      {typ: types.DoubleType, unit: "s", value: theory.TimeWait.Seconds()},
 	}
 }
 
@@ -80,6 +81,47 @@ func theoryFunctions() []function {
 		{"theory.write_write_read", []string{"rtt", "policy", "hz"}, "s", func(a args) float64 {
 			return theory.WriteWriteRead(a.duration(0), a.policy(1), a.count(2)).Seconds()
 		}},
+		{"theory.segment_size", []string{"mtu", "timestamps"}, "B", func(a args) float64 {
+			return float64(theory.SegmentSize(a.count(0), a.num(1) != 0))
+		}},
+		{"theory.segments", []string{"bytes", "mss"}, "", func(a args) float64 {
+			return float64(theory.Segments(a.count(0), max(1, a.count(1))))
+		}},
+		{"theory.goodput_share", []string{"mtu", "timestamps"}, "", func(a args) float64 {
+			return theory.GoodputShare(a.count(0), a.num(1) != 0)
+		}},
+		{"theory.transaction_segments", []string{"server", "client"}, "", func(a args) float64 {
+			return float64(theory.TransactionSegments(a.duration(0), a.duration(1)))
+		}},
+		{"theory.serial", pageParams(), "s", func(a args) float64 { return a.page().Serial().Seconds() }},
+		{"theory.parallel", append([]string{"k"}, pageParams()...), "s", func(a args) float64 {
+			k := max(1, a.count(0))
+			return args{a.values[1:], a.err}.page().Parallel(k).Seconds()
+		}},
+		{"theory.keep_alive", pageParams(), "s", func(a args) float64 { return a.page().KeepAlive().Seconds() }},
+		{"theory.pipelined", pageParams(), "s", func(a args) float64 { return a.page().Pipelined().Seconds() }},
+		{"theory.reno_rate", []string{"mss", "rtt", "loss"}, "bit/s", func(a args) float64 {
+			return theory.RenoRate(a.count(0), a.duration(1), a.num(2))
+		}},
+		{"theory.cubic_rate", []string{"mss", "rtt", "loss"}, "bit/s", func(a args) float64 {
+			return theory.CubicRate(a.count(0), a.duration(1), a.num(2))
+		}},
+		{"theory.bbr_rate", []string{"rate", "loss"}, "bit/s", func(a args) float64 { return theory.BBRRate(a.num(0), a.num(1)) }},
+		{"theory.queue_delay", []string{"bytes", "rate"}, "s", func(a args) float64 {
+			return theory.QueueDelay(a.count(0), a.num(1)).Seconds()
+		}},
+		{"theory.port_limit", []string{"ports"}, "", func(a args) float64 { return theory.PortLimit(a.count(0)) }},
+	}
+}
+
+// pageParams are those of a [theory.Page]: objects, round trip, server time, and the
+// bytes of an object at the bottleneck's rate.
+func pageParams() []string { return []string{"objects", "rtt", "server_time", "bytes", "rate"} }
+
+func (a args) page() theory.Page {
+	return theory.Page{
+		Objects: a.count(0), RTT: a.duration(1), ServerTime: a.duration(2),
+		ObjectTime: theory.Serialization(a.count(3), a.num(4)),
 	}
 }
 
