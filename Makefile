@@ -84,8 +84,8 @@ bench-links: ## those of links alone: both engines, stars, a host's own interfac
 	@$(MAKE) --no-print-directory bench RUN='^(wire|netem|host interface)'
 
 .PHONY: bench-flows
-bench-flows: ## those of flows alone, beside iperf3 and sockperf
-	@$(MAKE) --no-print-directory bench RUN='^flows'
+bench-flows: ## those of flows alone, beside iperf3, sockperf and ab: make bench-flows [RUN=regexp]
+	@$(MAKE) --no-print-directory bench RUN='^flows.*($(RUN))'
 
 .PHONY: microbench
 microbench: setup ## the packages' own benchmarks, medians of 5

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/tcplab/tcplab/agent/flow"
+	"github.com/tcplab/tcplab/agent/flow/connect"
 	"github.com/tcplab/tcplab/agent/link"
 	"github.com/tcplab/tcplab/agent/observe"
 	"github.com/tcplab/tcplab/agent/topology"
@@ -82,9 +83,23 @@ func (p *planned) build(ctx context.Context, engine link.Engine) (*bed, error) {
 
 func (b *bed) close() error { return b.standing.Close() }
 
+// running is a flow of any kind.
+type running interface {
+	Listen(ctx context.Context) error
+	Run(ctx context.Context) *tcplabv1.FlowResult
+	Close() error
+}
+
+func newTraffic(spec *tcplabv1.Flow, cfg flow.Config) (running, error) {
+	if spec.GetConnect() != nil {
+		return connect.New(spec, cfg)
+	}
+	return flow.New(spec, cfg)
+}
+
 // run carries the flow out.
 func (b *bed) run(ctx context.Context, samples observe.Sink) (*tcplabv1.FlowResult, error) {
-	f, err := flow.New(b.flow, flow.Config{Client: b.client, Server: b.server, Samples: samples})
+	f, err := newTraffic(b.flow, flow.Config{Client: b.client, Server: b.server, Samples: samples})
 	if err != nil {
 		return nil, err
 	}

@@ -82,6 +82,8 @@ func measurements(tcplab string) []Measurement {
 		bulkBeside(1),
 		bulkBeside(8),
 		roundTrip(),
+		connects(),
+		idleConnections(),
 	}
 }
 

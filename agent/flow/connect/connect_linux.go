@@ -55,6 +55,10 @@ func (f *Flow) Listen(ctx context.Context) error {
 		err = flow.ErrClosed
 	}
 	if err == nil {
+		// Where it is not to be had, connections will say so.
+		if err := loop.Room(2 * f.plan.concurrency); err != nil && f.cfg.Log != nil {
+			f.cfg.Log.Warn("raise the limit on open files", "flow", f.spec.GetName(), "error", err)
+		}
 		spec := f.end(f.cfg.Server, socket.Server)
 		if f.plan.fault == tcplabv1.FlowFault_FLOW_FAULT_REFUSE {
 			f.listener, err = spec.Reserve()
