@@ -23,7 +23,7 @@ import (
 )
 
 // flowsName begins the names of what `make bench-flows` measures.
-const flowsName = "flows: "
+const flowsName = "flows, "
 
 // connects is how many connections a second one flow makes, one after another, beside ab.
 func connects() Measurement {
