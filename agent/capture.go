@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -206,7 +205,7 @@ func (c *captures) read(f *captured, name string, flows []*tcplabv1.FlowResult) 
 	}
 	of := make(map[string][]*trace.Connection)
 	for _, connection := range reading.Connections {
-		if name := flowOf(connection, flows); name != "" {
+		if name := trace.FlowOf(connection.Client, connection.Server, flows); name != "" {
 			of[name] = append(of[name], connection)
 		}
 	}
@@ -216,23 +215,4 @@ func (c *captures) read(f *captured, name string, flows []*tcplabv1.FlowResult) 
 		}
 	}
 	return capture, nil
-}
-
-// flowOf is the flow that a connection belongs to, by its server's address and port, and by its client's where
-// several flows have the same; empty: none.
-func flowOf(c *trace.Connection, flows []*tcplabv1.FlowResult) string {
-	found := ""
-	for _, flow := range flows {
-		server, err := netip.ParseAddrPort(flow.GetServer().GetAddress())
-		if err != nil || server != c.Server {
-			continue
-		}
-		if client, err := netip.ParseAddrPort(flow.GetClient().GetAddress()); err == nil && client == c.Client {
-			return flow.GetName()
-		}
-		if found == "" {
-			found = flow.GetName()
-		}
-	}
-	return found
 }

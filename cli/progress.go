@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -35,11 +34,9 @@ type progress struct {
 	left    *timeLeft
 	done    int    // trials
 	what    string // what is under way; empty: nothing to draw
-	flows   string // what they do at this moment; empty: nothing is known
 	point   string // of the trial under way; what a narrow terminal leaves out
 	detail  string // as last said
 	failure string // of the trial that failed
-	running bool   // flows run
 	holds   bool   // the nodes, until interrupted: no time is left
 }
 
@@ -108,47 +105,12 @@ func (p *progress) show(event *tcplabv1.RunEvent) {
 	p.draw()
 }
 
-// live takes in what flows were last seen to do: the end of each that receives more, or else the one that sends more.
-func (p *progress) live(news *tcplabv1.LiveSamples) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.running {
-		return
-	}
-	p.flows = liveText(news)
-	p.draw()
-}
-
-// liveText is each flow in a few words.
-func liveText(news *tcplabv1.LiveSamples) string {
-	busiest := map[string]*tcplabv1.LiveSample{}
-	var names []string
-	for _, s := range news.GetSamples() {
-		best, ok := busiest[s.GetFlow()]
-		if !ok {
-			names = append(names, s.GetFlow())
-		}
-		// The end that sends has the window and the round trip that tell.
-		if !ok || s.GetAckedBps() > best.GetAckedBps() {
-			busiest[s.GetFlow()] = s
-		}
-	}
-	slices.Sort(names)
-	var words []string
-	for _, name := range names {
-		s := busiest[name]
-		words = append(words, fmt.Sprintf("%s %s cwnd %d rtt %s", name, quantity(s.GetAckedBps(), "bit/s"),
-			s.GetTcpInfo().GetSndCwnd(), quantity(s.GetTcpInfo().GetRtt().AsDuration().Seconds(), "s")))
-	}
-	return strings.Join(words, ", ")
-}
-
 // stopping says that the run was told to end.
 func (p *progress) stopping() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.what != "" {
-		p.what, p.point, p.flows, p.running = "stopping", "", "", false
+		p.what, p.point = "stopping", ""
 	}
 	p.draw()
 }
@@ -160,7 +122,6 @@ func (p *progress) trial(t *tcplabv1.TrialProgress) {
 	p.point = pointText(without(t.GetPoint(), p.same))
 	trial := fmt.Sprintf("trial %d of %d", t.GetNumber(), p.total)
 	p.what = trial + " " + phaseWord(phase)
-	p.running, p.flows = phase == tcplabv1.TrialPhase_TRIAL_PHASE_RUNNING, ""
 	switch phase {
 	case tcplabv1.TrialPhase_TRIAL_PHASE_BUILDING:
 		p.say(trial + parenthesis(p.point))
@@ -218,11 +179,7 @@ func (p *progress) draw() {
 			times += ", " + about(left) + " left"
 		}
 	}
-	remark := parenthesis(p.point)
-	if p.flows != "" {
-		remark = ": " + p.flows
-	}
-	p.app.errs.paint(progressLine(p.done, p.total, p.what, remark, times, p.app.Width()-echo))
+	p.app.errs.paint(progressLine(p.done, p.total, p.what, parenthesis(p.point), times, p.app.Width()-echo))
 }
 
 // progressLine fits a line into width columns. The times are never cut: the bar

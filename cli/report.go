@@ -34,6 +34,11 @@ func (a *app) printReport(r *tcplabv1.RunReport, f format) error {
 	if err := a.printLateness(r); err != nil {
 		return err
 	}
+	for _, trial := range r.GetTrials() {
+		if err := a.printNotWhole(trial.GetCaptures()); err != nil {
+			return err
+		}
+	}
 	return a.printVerdict(r)
 }
 

@@ -78,6 +78,7 @@ type side struct {
 
 	acked      int64     // of the other's stream
 	acks       bool      // acked is known
+	grew       bool      // its last segment acknowledged more than those before
 	window     uint16    // as offered last
 	repeats    int       // duplicate acknowledgements since acked grew
 	selective  int64     // behind the highest selectively acknowledged, by its last segment
@@ -365,6 +366,7 @@ func (s *side) acknowledge(peer *side, seg *Segment, probe, inOrder bool) {
 	}
 	ack := peer.position(seg.Ack)
 	more := !s.acks || ack > s.acked
+	s.grew = more
 	e := s.end
 	pure := seg.pure() && !probe
 	if seg.Window == 0 && !seg.Flags.Has(SYN) {

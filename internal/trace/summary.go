@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 
@@ -92,4 +93,23 @@ func times(all []time.Duration) *tcplabv1.CapturedTimes {
 		Count: uint32(len(all)), Min: durationpb.New(all[0]),
 		P50: durationpb.New(all[(len(all)-1)/2]), Max: durationpb.New(all[len(all)-1]),
 	}
+}
+
+// FlowOf is the flow that a connection belongs to, by its server's address and port, and by its client's
+// where several flows have the same; empty: none.
+func FlowOf(client, server netip.AddrPort, flows []*tcplabv1.FlowResult) string {
+	found := ""
+	for _, flow := range flows {
+		listens, err := netip.ParseAddrPort(flow.GetServer().GetAddress())
+		if err != nil || listens != server {
+			continue
+		}
+		if connects, err := netip.ParseAddrPort(flow.GetClient().GetAddress()); err == nil && connects == client {
+			return flow.GetName()
+		}
+		if found == "" {
+			found = flow.GetName()
+		}
+	}
+	return found
 }
