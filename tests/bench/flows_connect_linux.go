@@ -75,6 +75,7 @@ func onVeth(ctx context.Context, do func(*bed) ([]Figure, error)) ([]Figure, err
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, b.close()) }()
+		b.flow.Socket.Congestion = "" // the kernel's, as ab has it
 		return do(b)
 	})
 }

@@ -21,6 +21,7 @@ type conn struct {
 	phase     phase
 	watched   uint32 // events for which the loop watches fd; 0: not yet
 	broken    bool   // the loop said that there is an error
+	finished  bool   // the loop said that the peer has ended: nothing comes behind what is there
 	left      int    // bytes of the message under way
 	exchanges uint32 // still to be done
 	deferred  bool   // the SYN goes with the first write (Fast Open)
@@ -50,8 +51,11 @@ const again = unix.EAGAIN
 
 // Ready is the loop's call.
 func (c *conn) Ready(events uint32) {
-	if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+	if events&unix.EPOLLERR != 0 {
 		c.broken = true
+	}
+	if events&(unix.EPOLLERR|unix.EPOLLHUP|unix.EPOLLRDHUP) != 0 {
+		c.finished = true
 	}
 	c.advance()
 }
@@ -175,16 +179,19 @@ func (c *conn) send() error {
 
 func (c *conn) receive() error {
 	for c.left > 0 {
-		size := min(c.left, len(c.zeros))
-		if err := c.fd.PrepareRead(c.spec.Options, size); err != nil {
+		if err := c.fd.PrepareRead(c.spec.Options, min(c.left, len(c.zeros))); err != nil {
 			return err
 		}
-		n, err := c.fd.Discard(c.zeros[:size])
-		if err != nil {
+		// One byte more than there should be: nobody speaks out of turn.
+		n, err := c.fd.Discard(c.zeros[:min(c.left+1, len(c.zeros))])
+		switch {
+		case err != nil:
 			return err
-		}
-		if n == 0 {
+		case n == 0:
 			return flow.ErrEnded
+		case n > c.left:
+			c.read += uint64(n)
+			return socket.ErrTooMuch
 		}
 		c.left -= n
 		c.read += uint64(n)
@@ -240,6 +247,8 @@ func (c *conn) part() error {
 	switch {
 	case c.first && c.abort:
 		return c.reset()
+	case !c.first && !c.finished:
+		return again
 	case !c.first:
 		err := c.expectSilence()
 		if c.abort && errors.Is(err, unix.ECONNRESET) {
@@ -254,9 +263,12 @@ func (c *conn) part() error {
 		return err
 	}
 	c.phase = ending
-	c.after(c.spec.Patience(0), c.giveUp)
 	c.release()
-	return nil
+	if err := c.vanish(); !isAgain(err) {
+		return err
+	}
+	c.after(c.spec.Patience(0), c.giveUp)
+	return again
 }
 
 // reset ends the connection with a reset, once the peer has all that was sent to it.

@@ -43,7 +43,7 @@ const scratchSize = 256 << 10
 func newEnd(p *plan, spec socket.Spec) end {
 	return end{
 		plan: p, spec: spec, asks: spec.Role == socket.Client, first: p.clientFirst == (spec.Role == socket.Client), abort: p.abort,
-		zeros: make([]byte, min(scratchSize, max(1, p.request, p.reply))), errors: &tcplabv1.ConnectionErrors{},
+		zeros: make([]byte, min(scratchSize, max(p.request, p.reply)+1)), errors: &tcplabv1.ConnectionErrors{},
 		stood: func(*conn) {}, answered: func(*conn) {}, served: func(*conn) {}, freed: func() {},
 	}
 }
