@@ -84,9 +84,12 @@ func (f *Flow) Run(ctx context.Context) *tcplabv1.FlowResult {
 	defer f.running.Done()
 	s := newServer(f.plan, f.end(f.cfg.Server, socket.Server), f.listener)
 	c := newClient(f.plan, f.end(f.cfg.Client, socket.Client), f.address)
+	// A stop is the client's first: it would count what a server that goes away does to it.
+	serverCtx, cancelServer := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancelServer(nil)
 	served := make(chan error, 1)
 	go func() {
-		err := f.serve(ctx, s)
+		err := f.serve(serverCtx, s)
 		if err != nil {
 			cancel(fmt.Errorf("the server failed: %w", err))
 		}
@@ -103,6 +106,7 @@ func (f *Flow) Run(ctx context.Context) *tcplabv1.FlowResult {
 		if err != nil {
 			cancel(fmt.Errorf("the client failed: %w", err))
 		}
+		defer context.AfterFunc(ctx, func() { cancelServer(context.Cause(ctx)) })()
 		// The server knows of no end but its client's.
 		serving.Post(s.last)
 		if serverErr := <-served; err == nil {

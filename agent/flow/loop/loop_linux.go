@@ -27,6 +27,7 @@ type Loop struct {
 	began              time.Time
 	timers             timers
 	armed              time.Duration // when the timerfd goes off; 0: it does not
+	watchful           watchfulness
 	over               bool
 	err                error // with which it is over
 
@@ -129,7 +130,13 @@ func (l *Loop) run() error {
 		if err != nil {
 			return err
 		}
-		n, err := unix.EpollWait(l.epoll, events, wait)
+		n := 0
+		if wait != 0 {
+			n = l.watchful.look(l.epoll, events)
+		}
+		if n == 0 {
+			n, err = unix.EpollWait(l.epoll, events, wait)
+		}
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
