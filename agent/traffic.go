@@ -14,6 +14,7 @@ import (
 	"github.com/tcplab/tcplab/agent/flow"
 	"github.com/tcplab/tcplab/agent/flow/command"
 	"github.com/tcplab/tcplab/agent/flow/connect"
+	nameserver "github.com/tcplab/tcplab/agent/flow/dns"
 	"github.com/tcplab/tcplab/agent/program"
 	"github.com/tcplab/tcplab/internal/rpcerr"
 	"github.com/tcplab/tcplab/labs"
@@ -42,6 +43,24 @@ func (a *agent) newTraffic(t *trial, spec *tcplabv1.Flow, e *tcplabv1.Experiment
 	if err != nil {
 		return nil, err
 	}
+	if spec.GetDns() != nil {
+		return nameserver.New(spec, nameserver.Config{
+			Client: cfg.Client.NS, Server: cfg.Server.NS, Address: cfg.Server.Addr, Nodes: t.deployment.plan.Names(t.deployment.paths[spec.GetName()].Client),
+		})
+	}
+	f, err := newConnecting(spec, cfg)
+	if err != nil || spec.GetResolve() == nil {
+		return f, err
+	}
+	way, err := t.deployment.plan.Path(spec.GetClient(), spec.GetResolve().GetAt(), spec.GetFamily() == tcplabv1.IpFamily_IP_FAMILY_IPV6)
+	if err != nil {
+		return nil, fmt.Errorf("flow %s: its name server: %w", spec.GetName(), err)
+	}
+	return nameserver.NewResolving(f, spec, nameserver.Query{Node: cfg.Client.NS, Server: way.Destination}, cfg.Server.Addr), nil
+}
+
+// newConnecting is newTraffic for flows whose client connects.
+func newConnecting(spec *tcplabv1.Flow, cfg flow.Config) (traffic, error) {
 	if spec.GetConnect() != nil {
 		return connect.New(spec, cfg)
 	}

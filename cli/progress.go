@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -34,9 +35,11 @@ type progress struct {
 	left    *timeLeft
 	done    int    // trials
 	what    string // what is under way; empty: nothing to draw
+	flows   string // what they do at this moment; empty: nothing is known
 	point   string // of the trial under way; what a narrow terminal leaves out
 	detail  string // as last said
 	failure string // of the trial that failed
+	running bool   // flows run
 	holds   bool   // the nodes, until interrupted: no time is left
 }
 
@@ -105,12 +108,47 @@ func (p *progress) show(event *tcplabv1.RunEvent) {
 	p.draw()
 }
 
+// live takes in what flows were last seen to do: the end of each that receives more, or else the one that sends more.
+func (p *progress) live(news *tcplabv1.LiveSamples) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.running {
+		return
+	}
+	p.flows = liveText(news)
+	p.draw()
+}
+
+// liveText is each flow in a few words.
+func liveText(news *tcplabv1.LiveSamples) string {
+	busiest := map[string]*tcplabv1.LiveSample{}
+	var names []string
+	for _, s := range news.GetSamples() {
+		best, ok := busiest[s.GetFlow()]
+		if !ok {
+			names = append(names, s.GetFlow())
+		}
+		// The end that sends has the window and the round trip that tell.
+		if !ok || s.GetAckedBps() > best.GetAckedBps() {
+			busiest[s.GetFlow()] = s
+		}
+	}
+	slices.Sort(names)
+	var words []string
+	for _, name := range names {
+		s := busiest[name]
+		words = append(words, fmt.Sprintf("%s %s cwnd %d rtt %s", name, quantity(s.GetAckedBps(), "bit/s"),
+			s.GetTcpInfo().GetSndCwnd(), quantity(s.GetTcpInfo().GetRtt().AsDuration().Seconds(), "s")))
+	}
+	return strings.Join(words, ", ")
+}
+
 // stopping says that the run was told to end.
 func (p *progress) stopping() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.what != "" {
-		p.what, p.point = "stopping", ""
+		p.what, p.point, p.flows, p.running = "stopping", "", "", false
 	}
 	p.draw()
 }
@@ -122,6 +160,7 @@ func (p *progress) trial(t *tcplabv1.TrialProgress) {
 	p.point = pointText(without(t.GetPoint(), p.same))
 	trial := fmt.Sprintf("trial %d of %d", t.GetNumber(), p.total)
 	p.what = trial + " " + phaseWord(phase)
+	p.running, p.flows = phase == tcplabv1.TrialPhase_TRIAL_PHASE_RUNNING, ""
 	switch phase {
 	case tcplabv1.TrialPhase_TRIAL_PHASE_BUILDING:
 		p.say(trial + parenthesis(p.point))
@@ -179,7 +218,11 @@ func (p *progress) draw() {
 			times += ", " + about(left) + " left"
 		}
 	}
-	p.app.errs.paint(progressLine(p.done, p.total, p.what, parenthesis(p.point), times, p.app.Width()-echo))
+	remark := parenthesis(p.point)
+	if p.flows != "" {
+		remark = ": " + p.flows
+	}
+	p.app.errs.paint(progressLine(p.done, p.total, p.what, remark, times, p.app.Width()-echo))
 }
 
 // progressLine fits a line into width columns. The times are never cut: the bar

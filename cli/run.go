@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -227,6 +228,14 @@ func (a *app) follow(ctx context.Context, runs tcplabv1.RunServiceClient, run *t
 			stop()
 		}
 	}()
+	if a.Terminal {
+		var live sync.WaitGroup
+		defer func() {
+			stop()
+			live.Wait()
+		}()
+		live.Go(func() { a.followSamples(watching, runs, run.GetId(), progress) })
+	}
 	stream, err := runs.WatchRun(watching, &tcplabv1.WatchRunRequest{RunId: run.GetId()})
 	if err != nil {
 		return nil, nil, err
@@ -261,6 +270,24 @@ func (a *app) follow(ctx context.Context, runs tcplabv1.RunServiceClient, run *t
 	}
 	return report.GetReport(), run, nil
 }
+
+// followSamples shows what flows do at this moment, until the run has ended or ctx.
+func (a *app) followSamples(ctx context.Context, runs tcplabv1.RunServiceClient, run string, progress *progress) {
+	stream, err := runs.WatchSamples(ctx, &tcplabv1.WatchSamplesRequest{RunId: run, Interval: durationpb.New(liveEvery)})
+	for err == nil {
+		var news *tcplabv1.WatchSamplesResponse
+		if news, err = stream.Recv(); err == nil {
+			progress.live(news.GetSamples())
+		}
+	}
+	if !errors.Is(err, io.EOF) && ctx.Err() == nil {
+		// The run goes on without a view.
+		a.log.Debug("watch samples", "run", run, "error", err)
+	}
+}
+
+// liveEvery is how often a terminal shows what flows do: as often as one can read it.
+const liveEvery = 250 * time.Millisecond
 
 func isClosed(c <-chan struct{}) bool {
 	select {

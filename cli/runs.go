@@ -14,15 +14,16 @@ import (
 func (a *app) runsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "runs",
-		Short: "List, show and cancel runs",
+		Short: "List, show, watch and cancel runs",
 		Example: `  tcplab runs list
   tcplab runs show last
   tcplab runs show nagle-7k -o json
+  tcplab runs watch last
   tcplab runs cancel last`,
 		Args: groupArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.runsListCommand(), a.runsShowCommand(), a.runsCancelCommand())
+	cmd.AddCommand(a.runsListCommand(), a.runsShowCommand(), a.runsWatchCommand(), a.runsCancelCommand())
 	return cmd
 }
 

@@ -144,6 +144,21 @@ func (s *runService) WatchRun(req *tcplabv1.WatchRunRequest, stream grpc.ServerS
 		func() error { return s.driver.Unsaved(id) })
 }
 
+// WatchSamples streams what the trials of a run sample.
+func (s *runService) WatchSamples(req *tcplabv1.WatchSamplesRequest, stream grpc.ServerStreamingServer[tcplabv1.WatchSamplesResponse]) error {
+	found, err := s.store.Run(stream.Context(), req.GetRunId())
+	if err != nil {
+		return err
+	}
+	if s.store.ReadOnly() && !store.Ended(found.GetState()) {
+		return rpcerr.New(codes.FailedPrecondition, rpcerr.Busy, "ask the tcplab that drives it",
+			"watch the samples of run %s: another process drives it", found.GetId())
+	}
+	return s.driver.WatchSamples(stream.Context(), found.GetId(), req.GetInterval().AsDuration(), func(trial uint32, news *tcplabv1.LiveSamples) error {
+		return stream.Send(&tcplabv1.WatchSamplesResponse{Trial: trial, Samples: news})
+	})
+}
+
 // ListTrials reads a page of a run's trials that have started.
 func (s *runService) ListTrials(ctx context.Context, req *tcplabv1.ListTrialsRequest) (*tcplabv1.ListTrialsResponse, error) {
 	found, err := s.store.Run(ctx, req.GetRunId())

@@ -169,6 +169,10 @@ func completeFlow(f *tcplabv1.Flow) {
 	if k := f.GetConnect(); k != nil {
 		completeConnect(f, k)
 	}
+	completeDNS(f)
+	if f.GetDns() != nil {
+		return // it has no connection
+	}
 	if f.GetExec() != nil {
 		completeExec(f.GetExec())
 		return // its sockets are its programs' own

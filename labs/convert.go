@@ -131,11 +131,14 @@ func (c *converter) flow(s *flowSpec, path string) *tcplabv1.Flow {
 		c.burst(s.Burst, f, path)
 	case s.Connect != nil:
 		c.connect(s.Connect, f, path)
+	case s.DNS != nil:
+		c.dns(s.DNS, f, path)
 	case s.Exec != nil:
 		c.exec(s.Exec, f, path)
 	default:
 		c.add(s.At.at, "give it one of "+strings.Join(flowKinds(), ", "), "the flow does nothing")
 	}
+	f.Resolve = c.resolve(s.Resolve, path+".resolve")
 	if s.Socket != nil {
 		f.Socket = c.socket(s.Socket, path+".socket")
 	}
@@ -143,7 +146,7 @@ func (c *converter) flow(s *flowSpec, path string) *tcplabv1.Flow {
 }
 
 // flowKinds are the keys of what a flow does.
-func flowKinds() []string { return []string{"bulk", "transaction", "burst", "connect", "exec"} }
+func flowKinds() []string { return []string{"bulk", "transaction", "burst", "connect", "dns", "exec"} }
 
 func (c *converter) ends(n *node, path string) {
 	c.from(n.get("from"), "%s.client", path)

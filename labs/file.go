@@ -72,7 +72,9 @@ type flowSpec struct {
 	Transaction *transactionSpec `yaml:"transaction" jsonschema_description:"Requests and replies, one after another on one connection."`
 	Burst       *burstSpec       `yaml:"burst" jsonschema_description:"Writes of given sizes and gaps from client to server, each timed at both ends."`
 	Connect     *connectSpec     `yaml:"connect" jsonschema_description:"Many connections, each made, perhaps used, and ended."`
+	DNS         *dnsSpec         `yaml:"dns" jsonschema_description:"A name server, and lookups of names."`
 	Exec        *execSpec        `yaml:"exec" jsonschema_description:"Programs in the nodes: a server's, a client's, or both."`
+	Resolve     *resolveSpec     `yaml:"resolve" jsonschema_description:"Look the server's name up first, at the name server of a dns flow. Default: the client knows the address."`
 	Socket      *socketSpec      `yaml:"socket" jsonschema_description:"Socket options of both ends."`
 	Family      *ipFamily        `yaml:"family" jsonschema_description:"IP version: ipv4 (default) or ipv6."`
 	Source      string           `yaml:"source" jsonschema_description:"Address of the client's node from which it connects, one that a link gives it by addresses. Default: that of the route to the server."`

@@ -277,6 +277,9 @@ func (v *validation) experiments() {
 			}
 			flows[f.GetName()] = true
 			v.flow(field, f, timeout, reach)
+			if f.GetResolve() != nil {
+				v.resolve(field+".resolve", f, e, reach)
+			}
 		}
 		v.afterward(field, e)
 	}
@@ -324,6 +327,9 @@ func (v *validation) flow(field string, f *tcplabv1.Flow, timeout time.Duration,
 		v.connect(field+".connect", f, timeout-f.GetStart().AsDuration())
 	}
 	v.source(field+".source", f)
+	if f.GetDns() != nil {
+		v.dns(field+".dns", f, within)
+	}
 	if f.GetExec() != nil {
 		v.exec(field+".exec", f, timeout)
 	}

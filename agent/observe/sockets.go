@@ -192,6 +192,19 @@ func (t *timeline) saw(s *Socket, look uint64, at time.Time) {
 	}
 }
 
+// still says that a look has seen a socket that is followed.
+func (t *timeline) still(s *Socket, look uint64) {
+	if f, ok := t.live[s.Cookie]; ok {
+		f.seen = look
+	}
+}
+
+// after reports whether the state that a socket is in began later.
+func (t *timeline) after(cookie uint64, at time.Time) bool {
+	f, ok := t.live[cookie]
+	return ok && f.since.After(at)
+}
+
 // missing says of each socket that a look should have seen, and did not, that it is gone.
 func (t *timeline) missing(look uint64, at time.Time, should func(state uint32) bool) {
 	for cookie, f := range t.live {

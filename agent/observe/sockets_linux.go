@@ -134,6 +134,9 @@ func (s *Sockets) told(e *stateEvent) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.nodes[e.node]
+	if n.after(e.socket.Cookie, e.at) {
+		return nil // the first look has seen what came of it
+	}
 	state := e.new
 	if state == StateClose && (e.old == StateFinWait1 || e.old == StateFinWait2 || e.old == StateClosing) {
 		// The socket is gone, and what remembers the connection may have taken its place.
@@ -213,8 +216,13 @@ func (s *Sockets) dumpLocked(n *watchedNode) error {
 	n.look++
 	n.sampled = n.sampled[:0]
 	err := n.diag.Dump(func(socket *Socket) {
-		if s.cfg.States && (s.events == nil || n.look == 1 || n.live[socket.Cookie] == nil || socket.State == StateTimeWait) {
+		switch {
+		case !s.cfg.States:
+		case s.events == nil || n.look == 1:
 			n.saw(socket, n.look, start)
+		default:
+			// What the kernel tells may not be read yet: a look is no news but of what is gone.
+			n.still(socket, n.look)
 		}
 		if s.cfg.Sink != nil && s.sample(n, socket, start) {
 			n.sampled = append(n.sampled, *socket)

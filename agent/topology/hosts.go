@@ -20,6 +20,17 @@ func (p *Plan) Hosts(node int) string {
 	return b.String()
 }
 
+// Names are the addresses of every node that has any, as the node at the index tries them.
+func (p *Plan) Names(node int) map[string][]netip.Addr {
+	all := make(map[string][]netip.Addr)
+	for i := range p.Nodes {
+		if addresses := p.addressesFrom(node, i); len(addresses) > 0 {
+			all[p.Nodes[i].Name] = addresses
+		}
+	}
+	return all
+}
+
 // addressesFrom are a node's addresses as another one tries them.
 func (p *Plan) addressesFrom(from, to int) []netip.Addr {
 	var all []netip.Addr

@@ -16,8 +16,9 @@ import (
 type drive struct {
 	Config
 	*job
-	agent tcplabv1.AgentServiceClient // of the job's host
-	hasty context.Context             // for what is left to do when the run was stopped
+	agent    tcplabv1.AgentServiceClient // of the job's host
+	hasty    context.Context             // for what is left to do when the run was stopped
+	sampling *sampling
 }
 
 // all carries out every trial and then judges them. A failure leaves the run

@@ -41,8 +41,9 @@ type Config struct {
 
 // Driver drives runs, one at a time on each host, in the order of their creation.
 type Driver struct {
-	cfg     Config
-	driving sync.WaitGroup // runs under way; Drive's
+	cfg      Config
+	driving  sync.WaitGroup // runs under way; Drive's
+	sampling *sampling
 
 	mu      sync.Mutex
 	queue   []*job          // not started, oldest first
@@ -71,7 +72,7 @@ func NewDriver(cfg Config) *Driver {
 	if cfg.Hosts == nil {
 		cfg.Hosts = onlyHost{cfg.Agent}
 	}
-	return &Driver{cfg: cfg, busy: map[string]bool{}, jobs: map[string]*job{}, unsaved: map[string]error{}, wake: make(chan struct{}, 1)}
+	return &Driver{cfg: cfg, sampling: newSampling(), busy: map[string]bool{}, jobs: map[string]*job{}, unsaved: map[string]error{}, wake: make(chan struct{}, 1)}
 }
 
 // Create stores a run as pending, and has it driven after those created
@@ -273,7 +274,7 @@ func (d *Driver) carryOut(j *job) {
 	defer cancelHasty()
 	final, cancelFinal := outlive(j.ctx, last)
 	defer cancelFinal()
-	verdict, fail := (&drive{Config: d.cfg, job: j, agent: d.cfg.Hosts.Agent(j.host), hasty: hasty}).all(ctx)
+	verdict, fail := (&drive{Config: d.cfg, job: j, agent: d.cfg.Hosts.Agent(j.host), hasty: hasty, sampling: d.sampling}).all(ctx)
 	if fail == errLeft {
 		return // it is the next controller's
 	}
@@ -297,6 +298,7 @@ func (d *Driver) finish(ctx context.Context, j *job, fail *failure, verdict tcpl
 		d.unsaved[run.GetId()] = err
 	}
 	d.mu.Unlock()
+	d.sampling.end(run.GetId())
 	j.stop(nil)
 	j.release()
 	if err != nil {

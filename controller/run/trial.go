@@ -201,6 +201,7 @@ func (t *trial) start(ctx context.Context) *failure {
 
 // follow follows the experiments to their end. Where the connection to the agent breaks it goes on in the next.
 func (t *trial) follow(ctx context.Context) *failure {
+	t.drive.sampling.begin(t.message, t.drive.agent)
 	seen := 0
 	for {
 		before := seen

@@ -1447,6 +1447,7 @@ type Flow struct {
 	//	*Flow_Transaction
 	//	*Flow_Burst
 	//	*Flow_Connect
+	//	*Flow_Dns
 	//	*Flow_Exec
 	Kind isFlow_Kind `protobuf_oneof:"kind"`
 	// Socket options of both ends.
@@ -1469,6 +1470,9 @@ type Flow struct {
 	// what it measured are there for expectations all the same. Default false: the
 	// experiment's other flows are stopped, and the trial fails.
 	MayFail bool `protobuf:"varint,22,opt,name=may_fail,json=mayFail,proto3" json:"may_fail,omitempty"`
+	// Look the server's name up first; not of dns and exec flows. A name that is not found, or a name server that
+	// does not answer, is the flow's end. Unset: the client knows the address.
+	Resolve *Resolve `protobuf:"bytes,26,opt,name=resolve,proto3" json:"resolve,omitempty"`
 	// What is wrong with the server, of a bulk, transaction, burst or connect. Default: nothing.
 	Fault         FlowFault `protobuf:"varint,25,opt,name=fault,proto3,enum=tcplab.v1.FlowFault" json:"fault,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1576,6 +1580,15 @@ func (x *Flow) GetConnect() *Connect {
 	return nil
 }
 
+func (x *Flow) GetDns() *Dns {
+	if x != nil {
+		if x, ok := x.Kind.(*Flow_Dns); ok {
+			return x.Dns
+		}
+	}
+	return nil
+}
+
 func (x *Flow) GetExec() *Exec {
 	if x != nil {
 		if x, ok := x.Kind.(*Flow_Exec); ok {
@@ -1627,6 +1640,13 @@ func (x *Flow) GetMayFail() bool {
 	return false
 }
 
+func (x *Flow) GetResolve() *Resolve {
+	if x != nil {
+		return x.Resolve
+	}
+	return nil
+}
+
 func (x *Flow) GetFault() FlowFault {
 	if x != nil {
 		return x.Fault
@@ -1658,6 +1678,11 @@ type Flow_Connect struct {
 	Connect *Connect `protobuf:"bytes,8,opt,name=connect,proto3,oneof"`
 }
 
+type Flow_Dns struct {
+	// A name server, and lookups.
+	Dns *Dns `protobuf:"bytes,10,opt,name=dns,proto3,oneof"`
+}
+
 type Flow_Exec struct {
 	// Programs in the flow's nodes.
 	Exec *Exec `protobuf:"bytes,11,opt,name=exec,proto3,oneof"`
@@ -1670,6 +1695,8 @@ func (*Flow_Transaction) isFlow_Kind() {}
 func (*Flow_Burst) isFlow_Kind() {}
 
 func (*Flow_Connect) isFlow_Kind() {}
+
+func (*Flow_Dns) isFlow_Kind() {}
 
 func (*Flow_Exec) isFlow_Kind() {}
 
@@ -2315,7 +2342,7 @@ var File_tcplab_v1_lab_proto protoreflect.FileDescriptor
 
 const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\n" +
-	"\x13tcplab/v1/lab.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17tcplab/v1/capture.proto\x1a\x17tcplab/v1/connect.proto\x1a\x14tcplab/v1/exec.proto\x1a\x14tcplab/v1/flow.proto\x1a\x17tcplab/v1/observe.proto\x1a\x15tcplab/v1/shape.proto\x1a\x16tcplab/v1/socket.proto\"\xf4\x03\n" +
+	"\x13tcplab/v1/lab.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17tcplab/v1/capture.proto\x1a\x17tcplab/v1/connect.proto\x1a\x13tcplab/v1/dns.proto\x1a\x14tcplab/v1/exec.proto\x1a\x14tcplab/v1/flow.proto\x1a\x17tcplab/v1/observe.proto\x1a\x15tcplab/v1/shape.proto\x1a\x16tcplab/v1/socket.proto\"\xf4\x03\n" +
 	"\x03Lab\x12.\n" +
 	"\x04name\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x18(2\x11^[a-z][a-z0-9-]*$R\x04name\x12\x1e\n" +
 	"\x05title\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x05title\x129\n" +
@@ -2414,7 +2441,7 @@ const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\"\x02\b\x012\x04\x10\xc0\x84=R\x0esampleInterval\x12C\n" +
 	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x05*\x00R\atimeout\x12.\n" +
 	"\aobserve\x18\x05 \x01(\v2\x14.tcplab.v1.ObserversR\aobserve\x12,\n" +
-	"\acapture\x18\b \x01(\v2\x12.tcplab.v1.CaptureR\acapture\"\xf5\x05\n" +
+	"\acapture\x18\b \x01(\v2\x12.tcplab.v1.CaptureR\acapture\"\xc7\x06\n" +
 	"\x04Flow\x12.\n" +
 	"\x04name\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x18(2\x11^[a-z][a-z0-9_]*$R\x04name\x12\x1f\n" +
 	"\x06client\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x06client\x12\x1f\n" +
@@ -2423,14 +2450,17 @@ const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\x04bulk\x18\x05 \x01(\v2\x0f.tcplab.v1.BulkH\x00R\x04bulk\x12:\n" +
 	"\vtransaction\x18\x06 \x01(\v2\x16.tcplab.v1.TransactionH\x00R\vtransaction\x12(\n" +
 	"\x05burst\x18\a \x01(\v2\x10.tcplab.v1.BurstH\x00R\x05burst\x12.\n" +
-	"\aconnect\x18\b \x01(\v2\x12.tcplab.v1.ConnectH\x00R\aconnect\x12%\n" +
+	"\aconnect\x18\b \x01(\v2\x12.tcplab.v1.ConnectH\x00R\aconnect\x12\"\n" +
+	"\x03dns\x18\n" +
+	" \x01(\v2\x0e.tcplab.v1.DnsH\x00R\x03dns\x12%\n" +
 	"\x04exec\x18\v \x01(\v2\x0f.tcplab.v1.ExecH\x00R\x04exec\x120\n" +
 	"\x06socket\x18\x0f \x01(\v2\x18.tcplab.v1.SocketOptionsR\x06socket\x12?\n" +
 	"\x05start\x18\x10 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\x05start\x12\x1f\n" +
 	"\x06source\x18\x11 \x01(\tB\a\xbaH\x04r\x02\x18-R\x06source\x12%\n" +
 	"\x05after\x18\x12 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\xe8\a\"\x04r\x02\x10\x01R\x05after\x12E\n" +
 	"\bduration\x18\x15 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x05*\x00R\bduration\x12\x19\n" +
-	"\bmay_fail\x18\x16 \x01(\bR\amayFail\x124\n" +
+	"\bmay_fail\x18\x16 \x01(\bR\amayFail\x12,\n" +
+	"\aresolve\x18\x1a \x01(\v2\x12.tcplab.v1.ResolveR\aresolve\x124\n" +
 	"\x05fault\x18\x19 \x01(\x0e2\x14.tcplab.v1.FlowFaultB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05faultB\r\n" +
 	"\x04kind\x12\x05\xbaH\x02\b\x01\"\xd3\x03\n" +
 	"\x04Bulk\x12\x1f\n" +
@@ -2582,13 +2612,15 @@ var file_tcplab_v1_lab_proto_goTypes = []any{
 	(*Capture)(nil),              // 34: tcplab.v1.Capture
 	(*Burst)(nil),                // 35: tcplab.v1.Burst
 	(*Connect)(nil),              // 36: tcplab.v1.Connect
-	(*Exec)(nil),                 // 37: tcplab.v1.Exec
-	(FlowFault)(0),               // 38: tcplab.v1.FlowFault
-	(*RateStep)(nil),             // 39: tcplab.v1.RateStep
-	(*Steady)(nil),               // 40: tcplab.v1.Steady
-	(*KeepAlive)(nil),            // 41: tcplab.v1.KeepAlive
-	(*PortRange)(nil),            // 42: tcplab.v1.PortRange
-	(*structpb.Value)(nil),       // 43: google.protobuf.Value
+	(*Dns)(nil),                  // 37: tcplab.v1.Dns
+	(*Exec)(nil),                 // 38: tcplab.v1.Exec
+	(*Resolve)(nil),              // 39: tcplab.v1.Resolve
+	(FlowFault)(0),               // 40: tcplab.v1.FlowFault
+	(*RateStep)(nil),             // 41: tcplab.v1.RateStep
+	(*Steady)(nil),               // 42: tcplab.v1.Steady
+	(*KeepAlive)(nil),            // 43: tcplab.v1.KeepAlive
+	(*PortRange)(nil),            // 44: tcplab.v1.PortRange
+	(*structpb.Value)(nil),       // 45: google.protobuf.Value
 }
 var file_tcplab_v1_lab_proto_depIdxs = []int32{
 	21, // 0: tcplab.v1.Lab.point:type_name -> tcplab.v1.Lab.PointEntry
@@ -2639,28 +2671,30 @@ var file_tcplab_v1_lab_proto_depIdxs = []int32{
 	18, // 45: tcplab.v1.Flow.transaction:type_name -> tcplab.v1.Transaction
 	35, // 46: tcplab.v1.Flow.burst:type_name -> tcplab.v1.Burst
 	36, // 47: tcplab.v1.Flow.connect:type_name -> tcplab.v1.Connect
-	37, // 48: tcplab.v1.Flow.exec:type_name -> tcplab.v1.Exec
-	19, // 49: tcplab.v1.Flow.socket:type_name -> tcplab.v1.SocketOptions
-	24, // 50: tcplab.v1.Flow.start:type_name -> google.protobuf.Duration
-	24, // 51: tcplab.v1.Flow.duration:type_name -> google.protobuf.Duration
-	38, // 52: tcplab.v1.Flow.fault:type_name -> tcplab.v1.FlowFault
-	24, // 53: tcplab.v1.Bulk.duration:type_name -> google.protobuf.Duration
-	39, // 54: tcplab.v1.Bulk.rate_schedule:type_name -> tcplab.v1.RateStep
-	40, // 55: tcplab.v1.Bulk.steady:type_name -> tcplab.v1.Steady
-	24, // 56: tcplab.v1.Transaction.think_time:type_name -> google.protobuf.Duration
-	24, // 57: tcplab.v1.Transaction.server_time:type_name -> google.protobuf.Duration
-	39, // 58: tcplab.v1.Transaction.rate_schedule:type_name -> tcplab.v1.RateStep
-	41, // 59: tcplab.v1.SocketOptions.keep_alive:type_name -> tcplab.v1.KeepAlive
-	24, // 60: tcplab.v1.SocketOptions.user_timeout:type_name -> google.protobuf.Duration
-	24, // 61: tcplab.v1.SocketOptions.linger:type_name -> google.protobuf.Duration
-	42, // 62: tcplab.v1.SocketOptions.local_ports:type_name -> tcplab.v1.PortRange
-	4,  // 63: tcplab.v1.Expectation.over:type_name -> tcplab.v1.Over
-	43, // 64: tcplab.v1.Lab.PointEntry.value:type_name -> google.protobuf.Value
-	65, // [65:65] is the sub-list for method output_type
-	65, // [65:65] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	37, // 48: tcplab.v1.Flow.dns:type_name -> tcplab.v1.Dns
+	38, // 49: tcplab.v1.Flow.exec:type_name -> tcplab.v1.Exec
+	19, // 50: tcplab.v1.Flow.socket:type_name -> tcplab.v1.SocketOptions
+	24, // 51: tcplab.v1.Flow.start:type_name -> google.protobuf.Duration
+	24, // 52: tcplab.v1.Flow.duration:type_name -> google.protobuf.Duration
+	39, // 53: tcplab.v1.Flow.resolve:type_name -> tcplab.v1.Resolve
+	40, // 54: tcplab.v1.Flow.fault:type_name -> tcplab.v1.FlowFault
+	24, // 55: tcplab.v1.Bulk.duration:type_name -> google.protobuf.Duration
+	41, // 56: tcplab.v1.Bulk.rate_schedule:type_name -> tcplab.v1.RateStep
+	42, // 57: tcplab.v1.Bulk.steady:type_name -> tcplab.v1.Steady
+	24, // 58: tcplab.v1.Transaction.think_time:type_name -> google.protobuf.Duration
+	24, // 59: tcplab.v1.Transaction.server_time:type_name -> google.protobuf.Duration
+	41, // 60: tcplab.v1.Transaction.rate_schedule:type_name -> tcplab.v1.RateStep
+	43, // 61: tcplab.v1.SocketOptions.keep_alive:type_name -> tcplab.v1.KeepAlive
+	24, // 62: tcplab.v1.SocketOptions.user_timeout:type_name -> google.protobuf.Duration
+	24, // 63: tcplab.v1.SocketOptions.linger:type_name -> google.protobuf.Duration
+	44, // 64: tcplab.v1.SocketOptions.local_ports:type_name -> tcplab.v1.PortRange
+	4,  // 65: tcplab.v1.Expectation.over:type_name -> tcplab.v1.Over
+	45, // 66: tcplab.v1.Lab.PointEntry.value:type_name -> google.protobuf.Value
+	67, // [67:67] is the sub-list for method output_type
+	67, // [67:67] is the sub-list for method input_type
+	67, // [67:67] is the sub-list for extension type_name
+	67, // [67:67] is the sub-list for extension extendee
+	0,  // [0:67] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_lab_proto_init() }
@@ -2670,6 +2704,7 @@ func file_tcplab_v1_lab_proto_init() {
 	}
 	file_tcplab_v1_capture_proto_init()
 	file_tcplab_v1_connect_proto_init()
+	file_tcplab_v1_dns_proto_init()
 	file_tcplab_v1_exec_proto_init()
 	file_tcplab_v1_flow_proto_init()
 	file_tcplab_v1_observe_proto_init()
@@ -2685,6 +2720,7 @@ func file_tcplab_v1_lab_proto_init() {
 		(*Flow_Transaction)(nil),
 		(*Flow_Burst)(nil),
 		(*Flow_Connect)(nil),
+		(*Flow_Dns)(nil),
 		(*Flow_Exec)(nil),
 	}
 	file_tcplab_v1_lab_proto_msgTypes[12].OneofWrappers = []any{

@@ -10,6 +10,7 @@ import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -921,6 +922,116 @@ func (x *WatchRunResponse) GetEvent() *RunEvent {
 	return nil
 }
 
+// WatchSamplesRequest names a run.
+type WatchSamplesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its ID, an unambiguous prefix of it, or "last".
+	RunId string `protobuf:"bytes,1,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
+	// Time between two responses at least, 10 ms to 1 min. Default 100 ms.
+	Interval      *durationpb.Duration `protobuf:"bytes,2,opt,name=interval,proto3" json:"interval,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchSamplesRequest) Reset() {
+	*x = WatchSamplesRequest{}
+	mi := &file_tcplab_v1_run_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchSamplesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchSamplesRequest) ProtoMessage() {}
+
+func (x *WatchSamplesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_run_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchSamplesRequest.ProtoReflect.Descriptor instead.
+func (*WatchSamplesRequest) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_run_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *WatchSamplesRequest) GetRunId() string {
+	if x != nil {
+		return x.RunId
+	}
+	return ""
+}
+
+func (x *WatchSamplesRequest) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+// WatchSamplesResponse is what one trial sampled since its last one.
+type WatchSamplesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The trial's number in the run, from 1.
+	Trial uint32 `protobuf:"varint,1,opt,name=trial,proto3" json:"trial,omitempty"`
+	// The newest of each end.
+	Samples       *LiveSamples `protobuf:"bytes,2,opt,name=samples,proto3" json:"samples,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchSamplesResponse) Reset() {
+	*x = WatchSamplesResponse{}
+	mi := &file_tcplab_v1_run_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchSamplesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchSamplesResponse) ProtoMessage() {}
+
+func (x *WatchSamplesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_run_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchSamplesResponse.ProtoReflect.Descriptor instead.
+func (*WatchSamplesResponse) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_run_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *WatchSamplesResponse) GetTrial() uint32 {
+	if x != nil {
+		return x.Trial
+	}
+	return 0
+}
+
+func (x *WatchSamplesResponse) GetSamples() *LiveSamples {
+	if x != nil {
+		return x.Samples
+	}
+	return nil
+}
+
 // ListTrialsRequest asks for a page of a run's trials.
 type ListTrialsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -936,7 +1047,7 @@ type ListTrialsRequest struct {
 
 func (x *ListTrialsRequest) Reset() {
 	*x = ListTrialsRequest{}
-	mi := &file_tcplab_v1_run_service_proto_msgTypes[15]
+	mi := &file_tcplab_v1_run_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -948,7 +1059,7 @@ func (x *ListTrialsRequest) String() string {
 func (*ListTrialsRequest) ProtoMessage() {}
 
 func (x *ListTrialsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_run_service_proto_msgTypes[15]
+	mi := &file_tcplab_v1_run_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -961,7 +1072,7 @@ func (x *ListTrialsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTrialsRequest.ProtoReflect.Descriptor instead.
 func (*ListTrialsRequest) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_run_service_proto_rawDescGZIP(), []int{15}
+	return file_tcplab_v1_run_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListTrialsRequest) GetRunId() string {
@@ -998,7 +1109,7 @@ type ListTrialsResponse struct {
 
 func (x *ListTrialsResponse) Reset() {
 	*x = ListTrialsResponse{}
-	mi := &file_tcplab_v1_run_service_proto_msgTypes[16]
+	mi := &file_tcplab_v1_run_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1010,7 +1121,7 @@ func (x *ListTrialsResponse) String() string {
 func (*ListTrialsResponse) ProtoMessage() {}
 
 func (x *ListTrialsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_run_service_proto_msgTypes[16]
+	mi := &file_tcplab_v1_run_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1023,7 +1134,7 @@ func (x *ListTrialsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTrialsResponse.ProtoReflect.Descriptor instead.
 func (*ListTrialsResponse) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_run_service_proto_rawDescGZIP(), []int{16}
+	return file_tcplab_v1_run_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListTrialsResponse) GetTrials() []*Trial {
@@ -1051,7 +1162,7 @@ type GetRunReportRequest struct {
 
 func (x *GetRunReportRequest) Reset() {
 	*x = GetRunReportRequest{}
-	mi := &file_tcplab_v1_run_service_proto_msgTypes[17]
+	mi := &file_tcplab_v1_run_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1063,7 +1174,7 @@ func (x *GetRunReportRequest) String() string {
 func (*GetRunReportRequest) ProtoMessage() {}
 
 func (x *GetRunReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_run_service_proto_msgTypes[17]
+	mi := &file_tcplab_v1_run_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1076,7 +1187,7 @@ func (x *GetRunReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunReportRequest.ProtoReflect.Descriptor instead.
 func (*GetRunReportRequest) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_run_service_proto_rawDescGZIP(), []int{17}
+	return file_tcplab_v1_run_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetRunReportRequest) GetRunId() string {
@@ -1097,7 +1208,7 @@ type GetRunReportResponse struct {
 
 func (x *GetRunReportResponse) Reset() {
 	*x = GetRunReportResponse{}
-	mi := &file_tcplab_v1_run_service_proto_msgTypes[18]
+	mi := &file_tcplab_v1_run_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +1220,7 @@ func (x *GetRunReportResponse) String() string {
 func (*GetRunReportResponse) ProtoMessage() {}
 
 func (x *GetRunReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_run_service_proto_msgTypes[18]
+	mi := &file_tcplab_v1_run_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,7 +1233,7 @@ func (x *GetRunReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunReportResponse.ProtoReflect.Descriptor instead.
 func (*GetRunReportResponse) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_run_service_proto_rawDescGZIP(), []int{18}
+	return file_tcplab_v1_run_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetRunReportResponse) GetReport() *RunReport {
@@ -1147,7 +1258,7 @@ type ReadRunArtifactRequest struct {
 
 func (x *ReadRunArtifactRequest) Reset() {
 	*x = ReadRunArtifactRequest{}
-	mi := &file_tcplab_v1_run_service_proto_msgTypes[19]
+	mi := &file_tcplab_v1_run_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1159,7 +1270,7 @@ func (x *ReadRunArtifactRequest) String() string {
 func (*ReadRunArtifactRequest) ProtoMessage() {}
 
 func (x *ReadRunArtifactRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_run_service_proto_msgTypes[19]
+	mi := &file_tcplab_v1_run_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1172,7 +1283,7 @@ func (x *ReadRunArtifactRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRunArtifactRequest.ProtoReflect.Descriptor instead.
 func (*ReadRunArtifactRequest) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_run_service_proto_rawDescGZIP(), []int{19}
+	return file_tcplab_v1_run_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ReadRunArtifactRequest) GetRunId() string {
@@ -1207,7 +1318,7 @@ type ReadRunArtifactResponse struct {
 
 func (x *ReadRunArtifactResponse) Reset() {
 	*x = ReadRunArtifactResponse{}
-	mi := &file_tcplab_v1_run_service_proto_msgTypes[20]
+	mi := &file_tcplab_v1_run_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1219,7 +1330,7 @@ func (x *ReadRunArtifactResponse) String() string {
 func (*ReadRunArtifactResponse) ProtoMessage() {}
 
 func (x *ReadRunArtifactResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_run_service_proto_msgTypes[20]
+	mi := &file_tcplab_v1_run_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1232,7 +1343,7 @@ func (x *ReadRunArtifactResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRunArtifactResponse.ProtoReflect.Descriptor instead.
 func (*ReadRunArtifactResponse) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_run_service_proto_rawDescGZIP(), []int{20}
+	return file_tcplab_v1_run_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ReadRunArtifactResponse) GetData() []byte {
@@ -1246,7 +1357,7 @@ var File_tcplab_v1_run_service_proto protoreflect.FileDescriptor
 
 const file_tcplab_v1_run_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1btcplab/v1/run_service.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x13tcplab/v1/lab.proto\x1a\x13tcplab/v1/run.proto\"\x9c\x01\n" +
+	"\x1btcplab/v1/run_service.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x13tcplab/v1/lab.proto\x1a\x13tcplab/v1/run.proto\x1a\x17tcplab/v1/samples.proto\"\x9c\x01\n" +
 	"\tLabSource\x12%\n" +
 	"\acontent\x18\x01 \x01(\fB\v\xbaH\bz\x06\x10\x01\x18\x80\x80@R\acontent\x12%\n" +
 	"\tfile_name\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\bfileName\x12A\n" +
@@ -1305,7 +1416,13 @@ const file_tcplab_v1_run_service_proto_rawDesc = "" +
 	"\x06run_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x05runId\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\x04R\x05after\"=\n" +
 	"\x10WatchRunResponse\x12)\n" +
-	"\x05event\x18\x01 \x01(\v2\x13.tcplab.v1.RunEventR\x05event\"z\n" +
+	"\x05event\x18\x01 \x01(\v2\x13.tcplab.v1.RunEventR\x05event\"\x7f\n" +
+	"\x13WatchSamplesRequest\x12\x1e\n" +
+	"\x06run_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x05runId\x12H\n" +
+	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x02\b<2\x05\x10\x80\xad\xe2\x04R\binterval\"^\n" +
+	"\x14WatchSamplesResponse\x12\x14\n" +
+	"\x05trial\x18\x01 \x01(\rR\x05trial\x120\n" +
+	"\asamples\x18\x02 \x01(\v2\x16.tcplab.v1.LiveSamplesR\asamples\"z\n" +
 	"\x11ListTrialsRequest\x12\x1e\n" +
 	"\x06run_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x05runId\x12&\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x00R\bpageSize\x12\x1d\n" +
@@ -1324,7 +1441,7 @@ const file_tcplab_v1_run_service_proto_rawDesc = "" +
 	"\x04name\x18\x03 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xff\x01R\x04name\"-\n" +
 	"\x17ReadRunArtifactResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\xa1\x05\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\xf4\x05\n" +
 	"\n" +
 	"RunService\x12@\n" +
 	"\aPlanRun\x12\x19.tcplab.v1.PlanRunRequest\x1a\x1a.tcplab.v1.PlanRunResponse\x12F\n" +
@@ -1332,7 +1449,8 @@ const file_tcplab_v1_run_service_proto_rawDesc = "" +
 	"\x06GetRun\x12\x18.tcplab.v1.GetRunRequest\x1a\x19.tcplab.v1.GetRunResponse\x12C\n" +
 	"\bListRuns\x12\x1a.tcplab.v1.ListRunsRequest\x1a\x1b.tcplab.v1.ListRunsResponse\x12F\n" +
 	"\tCancelRun\x12\x1b.tcplab.v1.CancelRunRequest\x1a\x1c.tcplab.v1.CancelRunResponse\x12E\n" +
-	"\bWatchRun\x12\x1a.tcplab.v1.WatchRunRequest\x1a\x1b.tcplab.v1.WatchRunResponse0\x01\x12I\n" +
+	"\bWatchRun\x12\x1a.tcplab.v1.WatchRunRequest\x1a\x1b.tcplab.v1.WatchRunResponse0\x01\x12Q\n" +
+	"\fWatchSamples\x12\x1e.tcplab.v1.WatchSamplesRequest\x1a\x1f.tcplab.v1.WatchSamplesResponse0\x01\x12I\n" +
 	"\n" +
 	"ListTrials\x12\x1c.tcplab.v1.ListTrialsRequest\x1a\x1d.tcplab.v1.ListTrialsResponse\x12O\n" +
 	"\fGetRunReport\x12\x1e.tcplab.v1.GetRunReportRequest\x1a\x1f.tcplab.v1.GetRunReportResponse\x12Z\n" +
@@ -1352,7 +1470,7 @@ func file_tcplab_v1_run_service_proto_rawDescGZIP() []byte {
 	return file_tcplab_v1_run_service_proto_rawDescData
 }
 
-var file_tcplab_v1_run_service_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_tcplab_v1_run_service_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_tcplab_v1_run_service_proto_goTypes = []any{
 	(*LabSource)(nil),               // 0: tcplab.v1.LabSource
 	(*Attachment)(nil),              // 1: tcplab.v1.Attachment
@@ -1369,63 +1487,71 @@ var file_tcplab_v1_run_service_proto_goTypes = []any{
 	(*CancelRunResponse)(nil),       // 12: tcplab.v1.CancelRunResponse
 	(*WatchRunRequest)(nil),         // 13: tcplab.v1.WatchRunRequest
 	(*WatchRunResponse)(nil),        // 14: tcplab.v1.WatchRunResponse
-	(*ListTrialsRequest)(nil),       // 15: tcplab.v1.ListTrialsRequest
-	(*ListTrialsResponse)(nil),      // 16: tcplab.v1.ListTrialsResponse
-	(*GetRunReportRequest)(nil),     // 17: tcplab.v1.GetRunReportRequest
-	(*GetRunReportResponse)(nil),    // 18: tcplab.v1.GetRunReportResponse
-	(*ReadRunArtifactRequest)(nil),  // 19: tcplab.v1.ReadRunArtifactRequest
-	(*ReadRunArtifactResponse)(nil), // 20: tcplab.v1.ReadRunArtifactResponse
-	nil,                             // 21: tcplab.v1.ListRunsRequest.LabelsEntry
-	(*Lab)(nil),                     // 22: tcplab.v1.Lab
-	(*RunOptions)(nil),              // 23: tcplab.v1.RunOptions
-	(*RunPlan)(nil),                 // 24: tcplab.v1.RunPlan
-	(*Run)(nil),                     // 25: tcplab.v1.Run
-	(*RunEvent)(nil),                // 26: tcplab.v1.RunEvent
-	(*Trial)(nil),                   // 27: tcplab.v1.Trial
-	(*RunReport)(nil),               // 28: tcplab.v1.RunReport
+	(*WatchSamplesRequest)(nil),     // 15: tcplab.v1.WatchSamplesRequest
+	(*WatchSamplesResponse)(nil),    // 16: tcplab.v1.WatchSamplesResponse
+	(*ListTrialsRequest)(nil),       // 17: tcplab.v1.ListTrialsRequest
+	(*ListTrialsResponse)(nil),      // 18: tcplab.v1.ListTrialsResponse
+	(*GetRunReportRequest)(nil),     // 19: tcplab.v1.GetRunReportRequest
+	(*GetRunReportResponse)(nil),    // 20: tcplab.v1.GetRunReportResponse
+	(*ReadRunArtifactRequest)(nil),  // 21: tcplab.v1.ReadRunArtifactRequest
+	(*ReadRunArtifactResponse)(nil), // 22: tcplab.v1.ReadRunArtifactResponse
+	nil,                             // 23: tcplab.v1.ListRunsRequest.LabelsEntry
+	(*Lab)(nil),                     // 24: tcplab.v1.Lab
+	(*RunOptions)(nil),              // 25: tcplab.v1.RunOptions
+	(*RunPlan)(nil),                 // 26: tcplab.v1.RunPlan
+	(*Run)(nil),                     // 27: tcplab.v1.Run
+	(*RunEvent)(nil),                // 28: tcplab.v1.RunEvent
+	(*durationpb.Duration)(nil),     // 29: google.protobuf.Duration
+	(*LiveSamples)(nil),             // 30: tcplab.v1.LiveSamples
+	(*Trial)(nil),                   // 31: tcplab.v1.Trial
+	(*RunReport)(nil),               // 32: tcplab.v1.RunReport
 }
 var file_tcplab_v1_run_service_proto_depIdxs = []int32{
 	1,  // 0: tcplab.v1.LabSource.attachments:type_name -> tcplab.v1.Attachment
 	0,  // 1: tcplab.v1.PlanRunRequest.source:type_name -> tcplab.v1.LabSource
-	22, // 2: tcplab.v1.PlanRunRequest.lab:type_name -> tcplab.v1.Lab
+	24, // 2: tcplab.v1.PlanRunRequest.lab:type_name -> tcplab.v1.Lab
 	2,  // 3: tcplab.v1.PlanRunRequest.overrides:type_name -> tcplab.v1.ParamOverride
-	23, // 4: tcplab.v1.PlanRunRequest.options:type_name -> tcplab.v1.RunOptions
-	24, // 5: tcplab.v1.PlanRunResponse.plan:type_name -> tcplab.v1.RunPlan
+	25, // 4: tcplab.v1.PlanRunRequest.options:type_name -> tcplab.v1.RunOptions
+	26, // 5: tcplab.v1.PlanRunResponse.plan:type_name -> tcplab.v1.RunPlan
 	0,  // 6: tcplab.v1.CreateRunRequest.source:type_name -> tcplab.v1.LabSource
-	22, // 7: tcplab.v1.CreateRunRequest.lab:type_name -> tcplab.v1.Lab
+	24, // 7: tcplab.v1.CreateRunRequest.lab:type_name -> tcplab.v1.Lab
 	2,  // 8: tcplab.v1.CreateRunRequest.overrides:type_name -> tcplab.v1.ParamOverride
-	23, // 9: tcplab.v1.CreateRunRequest.options:type_name -> tcplab.v1.RunOptions
-	25, // 10: tcplab.v1.CreateRunResponse.run:type_name -> tcplab.v1.Run
-	25, // 11: tcplab.v1.GetRunResponse.run:type_name -> tcplab.v1.Run
-	21, // 12: tcplab.v1.ListRunsRequest.labels:type_name -> tcplab.v1.ListRunsRequest.LabelsEntry
-	25, // 13: tcplab.v1.ListRunsResponse.runs:type_name -> tcplab.v1.Run
-	25, // 14: tcplab.v1.CancelRunResponse.run:type_name -> tcplab.v1.Run
-	26, // 15: tcplab.v1.WatchRunResponse.event:type_name -> tcplab.v1.RunEvent
-	27, // 16: tcplab.v1.ListTrialsResponse.trials:type_name -> tcplab.v1.Trial
-	28, // 17: tcplab.v1.GetRunReportResponse.report:type_name -> tcplab.v1.RunReport
-	3,  // 18: tcplab.v1.RunService.PlanRun:input_type -> tcplab.v1.PlanRunRequest
-	5,  // 19: tcplab.v1.RunService.CreateRun:input_type -> tcplab.v1.CreateRunRequest
-	7,  // 20: tcplab.v1.RunService.GetRun:input_type -> tcplab.v1.GetRunRequest
-	9,  // 21: tcplab.v1.RunService.ListRuns:input_type -> tcplab.v1.ListRunsRequest
-	11, // 22: tcplab.v1.RunService.CancelRun:input_type -> tcplab.v1.CancelRunRequest
-	13, // 23: tcplab.v1.RunService.WatchRun:input_type -> tcplab.v1.WatchRunRequest
-	15, // 24: tcplab.v1.RunService.ListTrials:input_type -> tcplab.v1.ListTrialsRequest
-	17, // 25: tcplab.v1.RunService.GetRunReport:input_type -> tcplab.v1.GetRunReportRequest
-	19, // 26: tcplab.v1.RunService.ReadRunArtifact:input_type -> tcplab.v1.ReadRunArtifactRequest
-	4,  // 27: tcplab.v1.RunService.PlanRun:output_type -> tcplab.v1.PlanRunResponse
-	6,  // 28: tcplab.v1.RunService.CreateRun:output_type -> tcplab.v1.CreateRunResponse
-	8,  // 29: tcplab.v1.RunService.GetRun:output_type -> tcplab.v1.GetRunResponse
-	10, // 30: tcplab.v1.RunService.ListRuns:output_type -> tcplab.v1.ListRunsResponse
-	12, // 31: tcplab.v1.RunService.CancelRun:output_type -> tcplab.v1.CancelRunResponse
-	14, // 32: tcplab.v1.RunService.WatchRun:output_type -> tcplab.v1.WatchRunResponse
-	16, // 33: tcplab.v1.RunService.ListTrials:output_type -> tcplab.v1.ListTrialsResponse
-	18, // 34: tcplab.v1.RunService.GetRunReport:output_type -> tcplab.v1.GetRunReportResponse
-	20, // 35: tcplab.v1.RunService.ReadRunArtifact:output_type -> tcplab.v1.ReadRunArtifactResponse
-	27, // [27:36] is the sub-list for method output_type
-	18, // [18:27] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	25, // 9: tcplab.v1.CreateRunRequest.options:type_name -> tcplab.v1.RunOptions
+	27, // 10: tcplab.v1.CreateRunResponse.run:type_name -> tcplab.v1.Run
+	27, // 11: tcplab.v1.GetRunResponse.run:type_name -> tcplab.v1.Run
+	23, // 12: tcplab.v1.ListRunsRequest.labels:type_name -> tcplab.v1.ListRunsRequest.LabelsEntry
+	27, // 13: tcplab.v1.ListRunsResponse.runs:type_name -> tcplab.v1.Run
+	27, // 14: tcplab.v1.CancelRunResponse.run:type_name -> tcplab.v1.Run
+	28, // 15: tcplab.v1.WatchRunResponse.event:type_name -> tcplab.v1.RunEvent
+	29, // 16: tcplab.v1.WatchSamplesRequest.interval:type_name -> google.protobuf.Duration
+	30, // 17: tcplab.v1.WatchSamplesResponse.samples:type_name -> tcplab.v1.LiveSamples
+	31, // 18: tcplab.v1.ListTrialsResponse.trials:type_name -> tcplab.v1.Trial
+	32, // 19: tcplab.v1.GetRunReportResponse.report:type_name -> tcplab.v1.RunReport
+	3,  // 20: tcplab.v1.RunService.PlanRun:input_type -> tcplab.v1.PlanRunRequest
+	5,  // 21: tcplab.v1.RunService.CreateRun:input_type -> tcplab.v1.CreateRunRequest
+	7,  // 22: tcplab.v1.RunService.GetRun:input_type -> tcplab.v1.GetRunRequest
+	9,  // 23: tcplab.v1.RunService.ListRuns:input_type -> tcplab.v1.ListRunsRequest
+	11, // 24: tcplab.v1.RunService.CancelRun:input_type -> tcplab.v1.CancelRunRequest
+	13, // 25: tcplab.v1.RunService.WatchRun:input_type -> tcplab.v1.WatchRunRequest
+	15, // 26: tcplab.v1.RunService.WatchSamples:input_type -> tcplab.v1.WatchSamplesRequest
+	17, // 27: tcplab.v1.RunService.ListTrials:input_type -> tcplab.v1.ListTrialsRequest
+	19, // 28: tcplab.v1.RunService.GetRunReport:input_type -> tcplab.v1.GetRunReportRequest
+	21, // 29: tcplab.v1.RunService.ReadRunArtifact:input_type -> tcplab.v1.ReadRunArtifactRequest
+	4,  // 30: tcplab.v1.RunService.PlanRun:output_type -> tcplab.v1.PlanRunResponse
+	6,  // 31: tcplab.v1.RunService.CreateRun:output_type -> tcplab.v1.CreateRunResponse
+	8,  // 32: tcplab.v1.RunService.GetRun:output_type -> tcplab.v1.GetRunResponse
+	10, // 33: tcplab.v1.RunService.ListRuns:output_type -> tcplab.v1.ListRunsResponse
+	12, // 34: tcplab.v1.RunService.CancelRun:output_type -> tcplab.v1.CancelRunResponse
+	14, // 35: tcplab.v1.RunService.WatchRun:output_type -> tcplab.v1.WatchRunResponse
+	16, // 36: tcplab.v1.RunService.WatchSamples:output_type -> tcplab.v1.WatchSamplesResponse
+	18, // 37: tcplab.v1.RunService.ListTrials:output_type -> tcplab.v1.ListTrialsResponse
+	20, // 38: tcplab.v1.RunService.GetRunReport:output_type -> tcplab.v1.GetRunReportResponse
+	22, // 39: tcplab.v1.RunService.ReadRunArtifact:output_type -> tcplab.v1.ReadRunArtifactResponse
+	30, // [30:40] is the sub-list for method output_type
+	20, // [20:30] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_run_service_proto_init() }
@@ -1435,6 +1561,7 @@ func file_tcplab_v1_run_service_proto_init() {
 	}
 	file_tcplab_v1_lab_proto_init()
 	file_tcplab_v1_run_proto_init()
+	file_tcplab_v1_samples_proto_init()
 	file_tcplab_v1_run_service_proto_msgTypes[3].OneofWrappers = []any{
 		(*PlanRunRequest_Source)(nil),
 		(*PlanRunRequest_Lab)(nil),
@@ -1449,7 +1576,7 @@ func file_tcplab_v1_run_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tcplab_v1_run_service_proto_rawDesc), len(file_tcplab_v1_run_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,6 +25,7 @@ const (
 	RunService_ListRuns_FullMethodName        = "/tcplab.v1.RunService/ListRuns"
 	RunService_CancelRun_FullMethodName       = "/tcplab.v1.RunService/CancelRun"
 	RunService_WatchRun_FullMethodName        = "/tcplab.v1.RunService/WatchRun"
+	RunService_WatchSamples_FullMethodName    = "/tcplab.v1.RunService/WatchSamples"
 	RunService_ListTrials_FullMethodName      = "/tcplab.v1.RunService/ListTrials"
 	RunService_GetRunReport_FullMethodName    = "/tcplab.v1.RunService/GetRunReport"
 	RunService_ReadRunArtifact_FullMethodName = "/tcplab.v1.RunService/ReadRunArtifact"
@@ -55,6 +56,10 @@ type RunServiceClient interface {
 	// WatchRun streams a run's stored events from a cursor on, without a gap,
 	// until the run has ended.
 	WatchRun(ctx context.Context, in *WatchRunRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchRunResponse], error)
+	// WatchSamples streams what the trials of a run sample while they run, from now on and at a bounded
+	// rate, until the run has ended. Nothing of it is stored: what nobody watches, or takes too slowly, is counted
+	// and left out.
+	WatchSamples(ctx context.Context, in *WatchSamplesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchSamplesResponse], error)
 	// ListTrials reads those of a run's trials that have started, in their
 	// order.
 	ListTrials(ctx context.Context, in *ListTrialsRequest, opts ...grpc.CallOption) (*ListTrialsResponse, error)
@@ -141,6 +146,25 @@ func (c *runServiceClient) WatchRun(ctx context.Context, in *WatchRunRequest, op
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RunService_WatchRunClient = grpc.ServerStreamingClient[WatchRunResponse]
 
+func (c *runServiceClient) WatchSamples(ctx context.Context, in *WatchSamplesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchSamplesResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &RunService_ServiceDesc.Streams[1], RunService_WatchSamples_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchSamplesRequest, WatchSamplesResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RunService_WatchSamplesClient = grpc.ServerStreamingClient[WatchSamplesResponse]
+
 func (c *runServiceClient) ListTrials(ctx context.Context, in *ListTrialsRequest, opts ...grpc.CallOption) (*ListTrialsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListTrialsResponse)
@@ -163,7 +187,7 @@ func (c *runServiceClient) GetRunReport(ctx context.Context, in *GetRunReportReq
 
 func (c *runServiceClient) ReadRunArtifact(ctx context.Context, in *ReadRunArtifactRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadRunArtifactResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &RunService_ServiceDesc.Streams[1], RunService_ReadRunArtifact_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &RunService_ServiceDesc.Streams[2], RunService_ReadRunArtifact_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -205,6 +229,10 @@ type RunServiceServer interface {
 	// WatchRun streams a run's stored events from a cursor on, without a gap,
 	// until the run has ended.
 	WatchRun(*WatchRunRequest, grpc.ServerStreamingServer[WatchRunResponse]) error
+	// WatchSamples streams what the trials of a run sample while they run, from now on and at a bounded
+	// rate, until the run has ended. Nothing of it is stored: what nobody watches, or takes too slowly, is counted
+	// and left out.
+	WatchSamples(*WatchSamplesRequest, grpc.ServerStreamingServer[WatchSamplesResponse]) error
 	// ListTrials reads those of a run's trials that have started, in their
 	// order.
 	ListTrials(context.Context, *ListTrialsRequest) (*ListTrialsResponse, error)
@@ -239,6 +267,9 @@ func (UnimplementedRunServiceServer) CancelRun(context.Context, *CancelRunReques
 }
 func (UnimplementedRunServiceServer) WatchRun(*WatchRunRequest, grpc.ServerStreamingServer[WatchRunResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchRun not implemented")
+}
+func (UnimplementedRunServiceServer) WatchSamples(*WatchSamplesRequest, grpc.ServerStreamingServer[WatchSamplesResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchSamples not implemented")
 }
 func (UnimplementedRunServiceServer) ListTrials(context.Context, *ListTrialsRequest) (*ListTrialsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListTrials not implemented")
@@ -371,6 +402,17 @@ func _RunService_WatchRun_Handler(srv interface{}, stream grpc.ServerStream) err
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RunService_WatchRunServer = grpc.ServerStreamingServer[WatchRunResponse]
 
+func _RunService_WatchSamples_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchSamplesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(RunServiceServer).WatchSamples(m, &grpc.GenericServerStream[WatchSamplesRequest, WatchSamplesResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RunService_WatchSamplesServer = grpc.ServerStreamingServer[WatchSamplesResponse]
+
 func _RunService_ListTrials_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListTrialsRequest)
 	if err := dec(in); err != nil {
@@ -458,6 +500,11 @@ var RunService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WatchRun",
 			Handler:       _RunService_WatchRun_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "WatchSamples",
+			Handler:       _RunService_WatchSamples_Handler,
 			ServerStreams: true,
 		},
 		{

@@ -878,7 +878,7 @@ type FlowResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The flow's name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// "bulk", "transaction", "burst", "connect" or "exec".
+	// "bulk", "transaction", "burst", "connect", "dns" or "exec".
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	// The end that connected.
 	Client *FlowEnd `protobuf:"bytes,3,opt,name=client,proto3" json:"client,omitempty"`
@@ -911,6 +911,8 @@ type FlowResult struct {
 	Outcome FlowOutcome `protobuf:"varint,13,opt,name=outcome,proto3,enum=tcplab.v1.FlowOutcome" json:"outcome,omitempty"`
 	// What became of the connections of a connect flow; unset for all other flows.
 	Connections *Connections `protobuf:"bytes,14,opt,name=connections,proto3" json:"connections,omitempty"`
+	// What came of a dns flow's lookups. Unset for all other flows.
+	Dns *DnsResult `protobuf:"bytes,16,opt,name=dns,proto3" json:"dns,omitempty"`
 	// What came of an exec flow's programs. Unset for all other flows.
 	Exec *ExecResult `protobuf:"bytes,17,opt,name=exec,proto3" json:"exec,omitempty"`
 	// Each connection of a bulk with several streams, in the form of a flow of its own: its error
@@ -919,6 +921,9 @@ type FlowResult struct {
 	Streams []*FlowResult `protobuf:"bytes,18,rep,name=streams,proto3" json:"streams,omitempty"`
 	// What a bulk alone has; unset for all other flows.
 	Bulk *BulkResult `protobuf:"bytes,25,opt,name=bulk,proto3" json:"bulk,omitempty"`
+	// Time that looking the server's name up took before the flow connected, or until it failed;
+	// unset for flows that do not (Flow.resolve).
+	Resolve *LatencySummary `protobuf:"bytes,26,opt,name=resolve,proto3" json:"resolve,omitempty"`
 	// What `latency`, `uncorrected` and `connect` summarise, so that trials can be added up.
 	Histograms []*LatencyHistogram `protobuf:"bytes,20,rep,name=histograms,proto3" json:"histograms,omitempty"`
 	// TCP_INFO samples of both ends that were due and could not be taken in their time.
@@ -1055,6 +1060,13 @@ func (x *FlowResult) GetConnections() *Connections {
 	return nil
 }
 
+func (x *FlowResult) GetDns() *DnsResult {
+	if x != nil {
+		return x.Dns
+	}
+	return nil
+}
+
 func (x *FlowResult) GetExec() *ExecResult {
 	if x != nil {
 		return x.Exec
@@ -1072,6 +1084,13 @@ func (x *FlowResult) GetStreams() []*FlowResult {
 func (x *FlowResult) GetBulk() *BulkResult {
 	if x != nil {
 		return x.Bulk
+	}
+	return nil
+}
+
+func (x *FlowResult) GetResolve() *LatencySummary {
+	if x != nil {
+		return x.Resolve
 	}
 	return nil
 }
@@ -2325,7 +2344,7 @@ var File_tcplab_v1_trial_proto protoreflect.FileDescriptor
 
 const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\n" +
-	"\x15tcplab/v1/trial.proto\x12\ttcplab.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tcplab/v1/capture.proto\x1a\x14tcplab/v1/exec.proto\x1a\x14tcplab/v1/host.proto\x1a\x13tcplab/v1/lab.proto\x1a\x17tcplab/v1/observe.proto\"\xd0\x03\n" +
+	"\x15tcplab/v1/trial.proto\x12\ttcplab.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tcplab/v1/capture.proto\x1a\x13tcplab/v1/dns.proto\x1a\x14tcplab/v1/exec.proto\x1a\x14tcplab/v1/host.proto\x1a\x13tcplab/v1/lab.proto\x1a\x17tcplab/v1/observe.proto\"\xd0\x03\n" +
 	"\vTrialResult\x12+\n" +
 	"\x05links\x18\x01 \x03(\v2\x15.tcplab.v1.LinkReportR\x05links\x12+\n" +
 	"\x05flows\x18\x02 \x03(\v2\x15.tcplab.v1.FlowResultR\x05flows\x123\n" +
@@ -2386,7 +2405,7 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	" \x01(\x04R\treordered\x12\x14\n" +
 	"\x05early\x18\v \x01(\x04R\x05early\x12\x16\n" +
 	"\x06queued\x18\f \x01(\rR\x06queued\x12!\n" +
-	"\fqueued_bytes\x18\r \x01(\x04R\vqueuedBytes\"\xac\x06\n" +
+	"\fqueued_bytes\x18\r \x01(\x04R\vqueuedBytes\"\x89\a\n" +
 	"\n" +
 	"FlowResult\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
@@ -2404,10 +2423,12 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\x06writes\x18\v \x03(\v2\x16.tcplab.v1.WriteTimingR\x06writes\x12;\n" +
 	"\vuncorrected\x18\f \x01(\v2\x19.tcplab.v1.LatencySummaryR\vuncorrected\x120\n" +
 	"\aoutcome\x18\r \x01(\x0e2\x16.tcplab.v1.FlowOutcomeR\aoutcome\x128\n" +
-	"\vconnections\x18\x0e \x01(\v2\x16.tcplab.v1.ConnectionsR\vconnections\x12)\n" +
+	"\vconnections\x18\x0e \x01(\v2\x16.tcplab.v1.ConnectionsR\vconnections\x12&\n" +
+	"\x03dns\x18\x10 \x01(\v2\x14.tcplab.v1.DnsResultR\x03dns\x12)\n" +
 	"\x04exec\x18\x11 \x01(\v2\x15.tcplab.v1.ExecResultR\x04exec\x12/\n" +
 	"\astreams\x18\x12 \x03(\v2\x15.tcplab.v1.FlowResultR\astreams\x12)\n" +
-	"\x04bulk\x18\x19 \x01(\v2\x15.tcplab.v1.BulkResultR\x04bulk\x12;\n" +
+	"\x04bulk\x18\x19 \x01(\v2\x15.tcplab.v1.BulkResultR\x04bulk\x123\n" +
+	"\aresolve\x18\x1a \x01(\v2\x19.tcplab.v1.LatencySummaryR\aresolve\x12;\n" +
 	"\n" +
 	"histograms\x18\x14 \x03(\v2\x1b.tcplab.v1.LatencyHistogramR\n" +
 	"histograms\x12%\n" +
@@ -2616,11 +2637,12 @@ var file_tcplab_v1_trial_proto_goTypes = []any{
 	(Engine)(0),                   // 26: tcplab.v1.Engine
 	(*Shape)(nil),                 // 27: tcplab.v1.Shape
 	(*QueueSummary)(nil),          // 28: tcplab.v1.QueueSummary
-	(*ExecResult)(nil),            // 29: tcplab.v1.ExecResult
-	(*LatencyHistogram)(nil),      // 30: tcplab.v1.LatencyHistogram
-	(*SocketOptions)(nil),         // 31: tcplab.v1.SocketOptions
-	(*CongestionInfo)(nil),        // 32: tcplab.v1.CongestionInfo
-	(*StateChange)(nil),           // 33: tcplab.v1.StateChange
+	(*DnsResult)(nil),             // 29: tcplab.v1.DnsResult
+	(*ExecResult)(nil),            // 30: tcplab.v1.ExecResult
+	(*LatencyHistogram)(nil),      // 31: tcplab.v1.LatencyHistogram
+	(*SocketOptions)(nil),         // 32: tcplab.v1.SocketOptions
+	(*CongestionInfo)(nil),        // 33: tcplab.v1.CongestionInfo
+	(*StateChange)(nil),           // 34: tcplab.v1.StateChange
 }
 var file_tcplab_v1_trial_proto_depIdxs = []int32{
 	4,  // 0: tcplab.v1.TrialResult.links:type_name -> tcplab.v1.LinkReport
@@ -2654,44 +2676,46 @@ var file_tcplab_v1_trial_proto_depIdxs = []int32{
 	14, // 28: tcplab.v1.FlowResult.uncorrected:type_name -> tcplab.v1.LatencySummary
 	2,  // 29: tcplab.v1.FlowResult.outcome:type_name -> tcplab.v1.FlowOutcome
 	11, // 30: tcplab.v1.FlowResult.connections:type_name -> tcplab.v1.Connections
-	29, // 31: tcplab.v1.FlowResult.exec:type_name -> tcplab.v1.ExecResult
-	9,  // 32: tcplab.v1.FlowResult.streams:type_name -> tcplab.v1.FlowResult
-	10, // 33: tcplab.v1.FlowResult.bulk:type_name -> tcplab.v1.BulkResult
-	30, // 34: tcplab.v1.FlowResult.histograms:type_name -> tcplab.v1.LatencyHistogram
-	23, // 35: tcplab.v1.BulkResult.steady_at:type_name -> google.protobuf.Duration
-	14, // 36: tcplab.v1.Connections.request:type_name -> tcplab.v1.LatencySummary
-	12, // 37: tcplab.v1.Connections.errors:type_name -> tcplab.v1.ConnectionErrors
-	12, // 38: tcplab.v1.Connections.server_errors:type_name -> tcplab.v1.ConnectionErrors
-	23, // 39: tcplab.v1.WriteTiming.at:type_name -> google.protobuf.Duration
-	23, // 40: tcplab.v1.WriteTiming.blocked:type_name -> google.protobuf.Duration
-	23, // 41: tcplab.v1.WriteTiming.first:type_name -> google.protobuf.Duration
-	23, // 42: tcplab.v1.WriteTiming.latency:type_name -> google.protobuf.Duration
-	23, // 43: tcplab.v1.LatencySummary.min:type_name -> google.protobuf.Duration
-	23, // 44: tcplab.v1.LatencySummary.mean:type_name -> google.protobuf.Duration
-	23, // 45: tcplab.v1.LatencySummary.p50:type_name -> google.protobuf.Duration
-	23, // 46: tcplab.v1.LatencySummary.p90:type_name -> google.protobuf.Duration
-	23, // 47: tcplab.v1.LatencySummary.p99:type_name -> google.protobuf.Duration
-	23, // 48: tcplab.v1.LatencySummary.max:type_name -> google.protobuf.Duration
-	17, // 49: tcplab.v1.FlowEnd.tcp_info:type_name -> tcplab.v1.TcpInfo
-	16, // 50: tcplab.v1.FlowEnd.cwnd_series:type_name -> tcplab.v1.CwndChange
-	31, // 51: tcplab.v1.FlowEnd.socket:type_name -> tcplab.v1.SocketOptions
-	32, // 52: tcplab.v1.FlowEnd.congestion_info:type_name -> tcplab.v1.CongestionInfo
-	33, // 53: tcplab.v1.FlowEnd.states:type_name -> tcplab.v1.StateChange
-	23, // 54: tcplab.v1.CwndChange.at:type_name -> google.protobuf.Duration
-	23, // 55: tcplab.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
-	23, // 56: tcplab.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
-	23, // 57: tcplab.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
-	23, // 58: tcplab.v1.TcpInfo.rttvar:type_name -> google.protobuf.Duration
-	23, // 59: tcplab.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
-	23, // 60: tcplab.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
-	23, // 61: tcplab.v1.TcpInfo.rwnd_limited:type_name -> google.protobuf.Duration
-	23, // 62: tcplab.v1.TcpInfo.sndbuf_limited:type_name -> google.protobuf.Duration
-	20, // 63: tcplab.v1.NodeCounters.values:type_name -> tcplab.v1.NodeCounters.ValuesEntry
-	64, // [64:64] is the sub-list for method output_type
-	64, // [64:64] is the sub-list for method input_type
-	64, // [64:64] is the sub-list for extension type_name
-	64, // [64:64] is the sub-list for extension extendee
-	0,  // [0:64] is the sub-list for field type_name
+	29, // 31: tcplab.v1.FlowResult.dns:type_name -> tcplab.v1.DnsResult
+	30, // 32: tcplab.v1.FlowResult.exec:type_name -> tcplab.v1.ExecResult
+	9,  // 33: tcplab.v1.FlowResult.streams:type_name -> tcplab.v1.FlowResult
+	10, // 34: tcplab.v1.FlowResult.bulk:type_name -> tcplab.v1.BulkResult
+	14, // 35: tcplab.v1.FlowResult.resolve:type_name -> tcplab.v1.LatencySummary
+	31, // 36: tcplab.v1.FlowResult.histograms:type_name -> tcplab.v1.LatencyHistogram
+	23, // 37: tcplab.v1.BulkResult.steady_at:type_name -> google.protobuf.Duration
+	14, // 38: tcplab.v1.Connections.request:type_name -> tcplab.v1.LatencySummary
+	12, // 39: tcplab.v1.Connections.errors:type_name -> tcplab.v1.ConnectionErrors
+	12, // 40: tcplab.v1.Connections.server_errors:type_name -> tcplab.v1.ConnectionErrors
+	23, // 41: tcplab.v1.WriteTiming.at:type_name -> google.protobuf.Duration
+	23, // 42: tcplab.v1.WriteTiming.blocked:type_name -> google.protobuf.Duration
+	23, // 43: tcplab.v1.WriteTiming.first:type_name -> google.protobuf.Duration
+	23, // 44: tcplab.v1.WriteTiming.latency:type_name -> google.protobuf.Duration
+	23, // 45: tcplab.v1.LatencySummary.min:type_name -> google.protobuf.Duration
+	23, // 46: tcplab.v1.LatencySummary.mean:type_name -> google.protobuf.Duration
+	23, // 47: tcplab.v1.LatencySummary.p50:type_name -> google.protobuf.Duration
+	23, // 48: tcplab.v1.LatencySummary.p90:type_name -> google.protobuf.Duration
+	23, // 49: tcplab.v1.LatencySummary.p99:type_name -> google.protobuf.Duration
+	23, // 50: tcplab.v1.LatencySummary.max:type_name -> google.protobuf.Duration
+	17, // 51: tcplab.v1.FlowEnd.tcp_info:type_name -> tcplab.v1.TcpInfo
+	16, // 52: tcplab.v1.FlowEnd.cwnd_series:type_name -> tcplab.v1.CwndChange
+	32, // 53: tcplab.v1.FlowEnd.socket:type_name -> tcplab.v1.SocketOptions
+	33, // 54: tcplab.v1.FlowEnd.congestion_info:type_name -> tcplab.v1.CongestionInfo
+	34, // 55: tcplab.v1.FlowEnd.states:type_name -> tcplab.v1.StateChange
+	23, // 56: tcplab.v1.CwndChange.at:type_name -> google.protobuf.Duration
+	23, // 57: tcplab.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
+	23, // 58: tcplab.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
+	23, // 59: tcplab.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
+	23, // 60: tcplab.v1.TcpInfo.rttvar:type_name -> google.protobuf.Duration
+	23, // 61: tcplab.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
+	23, // 62: tcplab.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
+	23, // 63: tcplab.v1.TcpInfo.rwnd_limited:type_name -> google.protobuf.Duration
+	23, // 64: tcplab.v1.TcpInfo.sndbuf_limited:type_name -> google.protobuf.Duration
+	20, // 65: tcplab.v1.NodeCounters.values:type_name -> tcplab.v1.NodeCounters.ValuesEntry
+	66, // [66:66] is the sub-list for method output_type
+	66, // [66:66] is the sub-list for method input_type
+	66, // [66:66] is the sub-list for extension type_name
+	66, // [66:66] is the sub-list for extension extendee
+	0,  // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_trial_proto_init() }
@@ -2700,6 +2724,7 @@ func file_tcplab_v1_trial_proto_init() {
 		return
 	}
 	file_tcplab_v1_capture_proto_init()
+	file_tcplab_v1_dns_proto_init()
 	file_tcplab_v1_exec_proto_init()
 	file_tcplab_v1_host_proto_init()
 	file_tcplab_v1_lab_proto_init()
