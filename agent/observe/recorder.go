@@ -38,9 +38,12 @@ var _ Scratch = (*os.File)(nil)
 
 const (
 	// recordChunk is how many records are written at a time.
-	recordChunk = 4096
+	recordChunk = 1024
+	// readyChunks are there from the start, in memory that has been touched: to make one takes a ms, which the thread
+	// that samples does not have.
+	readyChunks = 4
 	// recordChunks is how many chunks wait for a slow disk at most; what comes beyond is lost, and counted.
-	recordChunks = 16
+	recordChunks = 64
 )
 
 // NewRecorder keeps records in the scratch file, which it closes.
@@ -54,6 +57,11 @@ func NewRecorder[T any](scratch Scratch) *Recorder[T] {
 		spare:   make(chan []T, recordChunks),
 		written: make(chan struct{}),
 		chunk:   make([]T, 0, recordChunk),
+	}
+	for range readyChunks {
+		chunk := make([]T, recordChunk)
+		clear(chunk)
+		r.spare <- chunk[:0]
 	}
 	go r.write()
 	return r

@@ -35,6 +35,7 @@ func NewSampler() (*Sampler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start sampling: make an event descriptor: %w", err)
 	}
+	prompt.MakeWay()
 	s := &Sampler{wake: wake, begin: time.Now(), ended: make(chan struct{})}
 	go s.run()
 	return s, nil

@@ -1,4 +1,4 @@
-// Package prompt has the kernel wake a thread on time.
+// Package prompt has threads run on time: the kernel wakes them so, and the Go runtime has room for them.
 package prompt
 
 import "golang.org/x/sys/unix"

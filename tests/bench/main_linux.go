@@ -84,6 +84,7 @@ func measurements(tcplab string) []Measurement {
 		roundTrip(),
 		connects(),
 		idleConnections(),
+		sampling(),
 	}
 }
 

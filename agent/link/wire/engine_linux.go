@@ -12,6 +12,7 @@ import (
 
 	"github.com/tcplab/tcplab/agent/link"
 	endport "github.com/tcplab/tcplab/agent/link/port"
+	"github.com/tcplab/tcplab/agent/prompt"
 	"github.com/tcplab/tcplab/internal/netns"
 )
 
@@ -152,7 +153,7 @@ func (e *Engine) Create(ctx context.Context, spec link.Spec) (link.Link, error) 
 	if err := e.Check(spec); err != nil {
 		return nil, err
 	}
-	makeWay()
+	prompt.MakeWay()
 	l := &Link{spec: spec, engine: e}
 	if err := e.create(ctx, l); err != nil {
 		return nil, fmt.Errorf("make link %s: %w", spec.Name, errors.Join(err, l.release()))
