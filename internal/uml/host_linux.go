@@ -11,9 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
-	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 )
 
@@ -66,7 +64,7 @@ func Run(ctx context.Context, config Config, args ...string) error {
 	if err := prepare(state, config, args); err != nil {
 		return fmt.Errorf("prepare the guest's folder: %w", err)
 	}
-	log := &tail{also: config.Log}
+	log := &Tail{also: config.Log}
 	ended := boot(ctx, kernel, state, config, log)
 	if cause := ctx.Err(); cause != nil {
 		return &GuestError{Err: fmt.Errorf("the guest was killed: %w", cause), Log: log.String()}
@@ -106,78 +104,25 @@ func prepare(state string, config Config, args []string) error {
 	return os.WriteFile(filepath.Join(state, requestFile), text, 0o600)
 }
 
-// boot runs the kernel until it ends and returns how the process ended, which
-// says little: a kernel that halts and one that panics may both exit with 0 or 1.
-func boot(ctx context.Context, kernel, state string, config Config, log *tail) error {
-	memory := cmp.Or(config.Memory, 1<<30)
-	// The kernel is several processes, which do not all end with the first. The
-	// shell is the init of a process namespace and takes them with it; the kernel
-	// itself could not be, since an init does not die of the abort that ends a panic.
-	talk := "quiet"
-	if config.Log != nil {
-		talk = "loglevel=7"
-	}
-	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", `"$@"; exit $?`, "sh", kernel,
-		fmt.Sprintf("mem=%dM", memory>>20),
-		"uml_dir="+state+"/", "umid=guest",
-		"root=hostfs", "rootfstype=hostfs", "rootflags=/", "ro",
-		// A panic ends the process rather than leaving it to spin.
-		"panic=-1", "noreboot", talk,
-		"con=null", "con0=null,fd:3", "con1=null,fd:4", "con2=null,fd:5",
-		"init="+filepath.Join(state, initFile), "--", initArg, state)
-	cmd.Env = []string{"TMPDIR=" + os.Getenv("TMPDIR")}
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWPID,
-		Pdeathsig:  syscall.SIGKILL,
-	}
-	if os.Geteuid() != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getuid(), HostID: os.Getuid(), Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getgid(), HostID: os.Getgid(), Size: 1}}
-	}
-
-	var copies sync.WaitGroup
-	var theirs []*os.File
-	defer copies.Wait()
+// boot runs the kernel until it ends.
+func boot(ctx context.Context, kernel, state string, config Config, log *Tail) error {
 	diagnostics := config.Stderr
 	if same(config.Stdout, config.Stderr) {
 		diagnostics = nil // the guest sends both by the first console
 	}
-	for _, to := range []io.Writer{log, orDiscard(config.Stdout), orDiscard(diagnostics)} {
-		from, guests, err := os.Pipe()
-		if err != nil {
-			closeAll(theirs)
-			return err
-		}
-		theirs = append(theirs, guests)
-		copies.Go(func() {
-			defer from.Close()
-			if _, err := io.Copy(to, from); err != nil {
-				fmt.Fprintf(log, "user-mode-linux: pass the output on: %v\n", err)
-				// The writer is lost, and the guest must not block on it.
-				_, _ = io.Copy(io.Discard, from)
-			}
-		})
-	}
-	cmd.ExtraFiles = theirs
-
-	// The signal at the parent's death is one at the death of the thread that
-	// started the child, so that thread is kept until the child has ended.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	back := place()
-	err := cmd.Start()
-	back()
-	closeAll(theirs)
-	if err != nil {
-		return err
-	}
-	return cmd.Wait()
+	return Boot(ctx, Machine{
+		Kernel:  kernel,
+		Dir:     state,
+		Memory:  config.Memory,
+		Params:  []string{"init=" + filepath.Join(state, initFile), "--", initArg, state},
+		Talk:    config.Log != nil,
+		Outputs: []io.Writer{log, orDiscard(config.Stdout), orDiscard(diagnostics)},
+		Log:     log,
+	})
 }
 
 // judge reads what the guest's init left.
-func judge(state string, ended error, log *tail) error {
+func judge(state string, ended error, log *Tail) error {
 	text, err := os.ReadFile(filepath.Join(state, resultFile))
 	if err != nil {
 		return &GuestError{Err: cmp.Or(ended, errors.New("the guest ended without a result")), Log: log.String()}
@@ -206,10 +151,4 @@ func orDiscard(w io.Writer) io.Writer {
 		return io.Discard
 	}
 	return w
-}
-
-func closeAll(files []*os.File) {
-	for _, file := range files {
-		file.Close()
-	}
 }

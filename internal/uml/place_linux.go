@@ -16,19 +16,28 @@ const guestNice = -10
 // wakes the other one up. A round trip between two namespaces of a guest became
 // a millisecond shorter by it.
 //
-// Where the host refuses, the guest is slower and nothing else.
-func place() (back func()) {
+// Where the host refuses, the guest is slower and nothing else. Which processor is the caller's choice,
+// counted among those that it may use, or else the last.
+func place(choice *int) (back func()) {
 	var before, one unix.CPUSet
 	if unix.SchedGetaffinity(0, &before) != nil {
 		return func() {}
 	}
-	// The last: processor 0 often has the interrupts.
-	for cpu := len(before)*64 - 1; cpu >= 0; cpu-- {
+	var usable []int
+	for cpu := range len(before) * 64 {
 		if before.IsSet(cpu) {
-			one.Set(cpu)
-			break
+			usable = append(usable, cpu)
 		}
 	}
+	if len(usable) == 0 {
+		return func() {}
+	}
+	// The last: processor 0 often has the interrupts.
+	at := len(usable) - 1
+	if choice != nil {
+		at = *choice % len(usable)
+	}
+	one.Set(usable[at])
 	pinned := unix.SchedSetaffinity(0, &one) == nil
 	nice, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
 	// The system call returns 20 - nice (getpriority(2)).

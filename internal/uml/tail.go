@@ -9,8 +9,8 @@ import (
 // dozen lines, a panic with its trace among them.
 const tailSize = 6 << 10
 
-// tail keeps the end of what is written to it. It is safe for concurrent use.
-type tail struct {
+// Tail keeps the end of what is written to it. It is safe for concurrent use.
+type Tail struct {
 	also io.Writer // gets everything, unless nil
 
 	mu   sync.Mutex
@@ -18,7 +18,7 @@ type tail struct {
 }
 
 // Write never fails: a log that cannot be passed on must not stop the guest.
-func (t *tail) Write(p []byte) (int, error) {
+func (t *Tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.also != nil {
@@ -33,7 +33,8 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (t *tail) String() string {
+// String is the end of what was written.
+func (t *Tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return string(t.kept)
