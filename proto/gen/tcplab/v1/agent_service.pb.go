@@ -118,7 +118,12 @@ type ApplyRequest struct {
 	Lab *Lab `protobuf:"bytes,3,opt,name=lab,proto3" json:"lab,omitempty"`
 	// How long the deployment stands without RenewLease, on the agent's
 	// monotonic clock. Default 60 s; 1 s to 24 h.
-	Lease         *durationpb.Duration `protobuf:"bytes,4,opt,name=lease,proto3" json:"lease,omitempty"`
+	Lease *durationpb.Duration `protobuf:"bytes,4,opt,name=lease,proto3" json:"lease,omitempty"`
+	// By which clock the lab runs. An agent serves the real one, or virtual ones, and refuses
+	// others with INVALID_ARGUMENT. Default: TIME_MODE_REAL.
+	Time TimeMode `protobuf:"varint,40,opt,name=time,proto3,enum=tcplab.v1.TimeMode" json:"time,omitempty"`
+	// In virtual time, where the trial follows by itself: as StartTrialRequest.exec.
+	Exec          ExecPermission `protobuf:"varint,41,opt,name=exec,proto3,enum=tcplab.v1.ExecPermission" json:"exec,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -179,6 +184,20 @@ func (x *ApplyRequest) GetLease() *durationpb.Duration {
 		return x.Lease
 	}
 	return nil
+}
+
+func (x *ApplyRequest) GetTime() TimeMode {
+	if x != nil {
+		return x.Time
+	}
+	return TimeMode_TIME_MODE_UNSPECIFIED
+}
+
+func (x *ApplyRequest) GetExec() ExecPermission {
+	if x != nil {
+		return x.Exec
+	}
+	return ExecPermission_EXEC_PERMISSION_UNSPECIFIED
 }
 
 // ApplyResponse says what stands.
@@ -1971,13 +1990,15 @@ const file_tcplab_v1_agent_service_proto_rawDesc = "" +
 	"\x1dtcplab/v1/agent_service.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14tcplab/v1/exec.proto\x1a\x14tcplab/v1/host.proto\x1a\x13tcplab/v1/lab.proto\x1a\x17tcplab/v1/program.proto\x1a\x17tcplab/v1/samples.proto\x1a\x15tcplab/v1/trial.proto\"\x10\n" +
 	"\x0eGetHostRequest\"6\n" +
 	"\x0fGetHostResponse\x12#\n" +
-	"\x04host\x18\x01 \x01(\v2\x0f.tcplab.v1.HostR\x04host\"\xdb\x01\n" +
+	"\x04host\x18\x01 \x01(\v2\x0f.tcplab.v1.HostR\x04host\"\xc7\x02\n" +
 	"\fApplyRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12J\n" +
 	"\rdeployment_id\x18\x02 \x01(\tB%\xbaH\"r \x18d2\x1c^[a-zA-Z0-9][a-zA-Z0-9._-]*$R\fdeploymentId\x12(\n" +
 	"\x03lab\x18\x03 \x01(\v2\x0e.tcplab.v1.LabB\x06\xbaH\x03\xc8\x01\x01R\x03lab\x12A\n" +
 	"\x05lease\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
-	"\"\x04\b\x80\xa3\x052\x02\b\x01R\x05lease\"\x92\x01\n" +
+	"\"\x04\b\x80\xa3\x052\x02\b\x01R\x05lease\x121\n" +
+	"\x04time\x18( \x01(\x0e2\x13.tcplab.v1.TimeModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04time\x127\n" +
+	"\x04exec\x18) \x01(\x0e2\x19.tcplab.v1.ExecPermissionB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04exec\"\x92\x01\n" +
 	"\rApplyResponse\x12-\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x17.tcplab.v1.DeployedNodeR\x05nodes\x12+\n" +
 	"\x05links\x18\x02 \x03(\v2\x15.tcplab.v1.LinkReportR\x05links\x12%\n" +
@@ -2154,78 +2175,81 @@ var file_tcplab_v1_agent_service_proto_goTypes = []any{
 	(*Host)(nil),                      // 36: tcplab.v1.Host
 	(*Lab)(nil),                       // 37: tcplab.v1.Lab
 	(*durationpb.Duration)(nil),       // 38: google.protobuf.Duration
-	(*LinkReport)(nil),                // 39: tcplab.v1.LinkReport
-	(*Link)(nil),                      // 40: tcplab.v1.Link
-	(*ProgramInput)(nil),              // 41: tcplab.v1.ProgramInput
-	(*ProgramOutput)(nil),             // 42: tcplab.v1.ProgramOutput
-	(*timestamppb.Timestamp)(nil),     // 43: google.protobuf.Timestamp
-	(ExecPermission)(0),               // 44: tcplab.v1.ExecPermission
-	(*LiveSamples)(nil),               // 45: tcplab.v1.LiveSamples
-	(FlowOutcome)(0),                  // 46: tcplab.v1.FlowOutcome
-	(*TrialResult)(nil),               // 47: tcplab.v1.TrialResult
+	(TimeMode)(0),                     // 39: tcplab.v1.TimeMode
+	(ExecPermission)(0),               // 40: tcplab.v1.ExecPermission
+	(*LinkReport)(nil),                // 41: tcplab.v1.LinkReport
+	(*Link)(nil),                      // 42: tcplab.v1.Link
+	(*ProgramInput)(nil),              // 43: tcplab.v1.ProgramInput
+	(*ProgramOutput)(nil),             // 44: tcplab.v1.ProgramOutput
+	(*timestamppb.Timestamp)(nil),     // 45: google.protobuf.Timestamp
+	(*LiveSamples)(nil),               // 46: tcplab.v1.LiveSamples
+	(FlowOutcome)(0),                  // 47: tcplab.v1.FlowOutcome
+	(*TrialResult)(nil),               // 48: tcplab.v1.TrialResult
 }
 var file_tcplab_v1_agent_service_proto_depIdxs = []int32{
 	36, // 0: tcplab.v1.GetHostResponse.host:type_name -> tcplab.v1.Host
 	37, // 1: tcplab.v1.ApplyRequest.lab:type_name -> tcplab.v1.Lab
 	38, // 2: tcplab.v1.ApplyRequest.lease:type_name -> google.protobuf.Duration
-	4,  // 3: tcplab.v1.ApplyResponse.nodes:type_name -> tcplab.v1.DeployedNode
-	39, // 4: tcplab.v1.ApplyResponse.links:type_name -> tcplab.v1.LinkReport
-	38, // 5: tcplab.v1.VerifyRequest.limit:type_name -> google.protobuf.Duration
-	39, // 6: tcplab.v1.VerifyResponse.links:type_name -> tcplab.v1.LinkReport
-	39, // 7: tcplab.v1.ReadLinksResponse.links:type_name -> tcplab.v1.LinkReport
-	40, // 8: tcplab.v1.ChangeLinkRequest.link:type_name -> tcplab.v1.Link
-	39, // 9: tcplab.v1.ChangeLinkResponse.links:type_name -> tcplab.v1.LinkReport
-	41, // 10: tcplab.v1.RunProgramRequest.input:type_name -> tcplab.v1.ProgramInput
-	42, // 11: tcplab.v1.RunProgramResponse.output:type_name -> tcplab.v1.ProgramOutput
-	43, // 12: tcplab.v1.StartTrialRequest.start_time:type_name -> google.protobuf.Timestamp
-	44, // 13: tcplab.v1.StartTrialRequest.exec:type_name -> tcplab.v1.ExecPermission
-	43, // 14: tcplab.v1.WatchTrialResponse.time:type_name -> google.protobuf.Timestamp
-	21, // 15: tcplab.v1.WatchTrialResponse.experiment_started:type_name -> tcplab.v1.ExperimentStarted
-	22, // 16: tcplab.v1.WatchTrialResponse.flow_ended:type_name -> tcplab.v1.FlowEnded
-	23, // 17: tcplab.v1.WatchTrialResponse.trial_ended:type_name -> tcplab.v1.TrialEnded
-	38, // 18: tcplab.v1.WatchTrialSamplesRequest.interval:type_name -> google.protobuf.Duration
-	45, // 19: tcplab.v1.WatchTrialSamplesResponse.samples:type_name -> tcplab.v1.LiveSamples
-	46, // 20: tcplab.v1.FlowEnded.outcome:type_name -> tcplab.v1.FlowOutcome
-	47, // 21: tcplab.v1.TrialEnded.result:type_name -> tcplab.v1.TrialResult
-	43, // 22: tcplab.v1.ReadClockResponse.received:type_name -> google.protobuf.Timestamp
-	43, // 23: tcplab.v1.ReadClockResponse.sent:type_name -> google.protobuf.Timestamp
-	0,  // 24: tcplab.v1.AgentService.GetHost:input_type -> tcplab.v1.GetHostRequest
-	2,  // 25: tcplab.v1.AgentService.Apply:input_type -> tcplab.v1.ApplyRequest
-	5,  // 26: tcplab.v1.AgentService.Verify:input_type -> tcplab.v1.VerifyRequest
-	13, // 27: tcplab.v1.AgentService.StartSchedules:input_type -> tcplab.v1.StartSchedulesRequest
-	7,  // 28: tcplab.v1.AgentService.ReadLinks:input_type -> tcplab.v1.ReadLinksRequest
-	9,  // 29: tcplab.v1.AgentService.ChangeLink:input_type -> tcplab.v1.ChangeLinkRequest
-	11, // 30: tcplab.v1.AgentService.RunProgram:input_type -> tcplab.v1.RunProgramRequest
-	15, // 31: tcplab.v1.AgentService.StartTrial:input_type -> tcplab.v1.StartTrialRequest
-	17, // 32: tcplab.v1.AgentService.WatchTrial:input_type -> tcplab.v1.WatchTrialRequest
-	19, // 33: tcplab.v1.AgentService.WatchTrialSamples:input_type -> tcplab.v1.WatchTrialSamplesRequest
-	24, // 34: tcplab.v1.AgentService.CancelTrial:input_type -> tcplab.v1.CancelTrialRequest
-	26, // 35: tcplab.v1.AgentService.ReadArtifact:input_type -> tcplab.v1.ReadArtifactRequest
-	28, // 36: tcplab.v1.AgentService.AcknowledgeTrial:input_type -> tcplab.v1.AcknowledgeTrialRequest
-	30, // 37: tcplab.v1.AgentService.RenewLease:input_type -> tcplab.v1.RenewLeaseRequest
-	32, // 38: tcplab.v1.AgentService.Remove:input_type -> tcplab.v1.RemoveRequest
-	34, // 39: tcplab.v1.AgentService.ReadClock:input_type -> tcplab.v1.ReadClockRequest
-	1,  // 40: tcplab.v1.AgentService.GetHost:output_type -> tcplab.v1.GetHostResponse
-	3,  // 41: tcplab.v1.AgentService.Apply:output_type -> tcplab.v1.ApplyResponse
-	6,  // 42: tcplab.v1.AgentService.Verify:output_type -> tcplab.v1.VerifyResponse
-	14, // 43: tcplab.v1.AgentService.StartSchedules:output_type -> tcplab.v1.StartSchedulesResponse
-	8,  // 44: tcplab.v1.AgentService.ReadLinks:output_type -> tcplab.v1.ReadLinksResponse
-	10, // 45: tcplab.v1.AgentService.ChangeLink:output_type -> tcplab.v1.ChangeLinkResponse
-	12, // 46: tcplab.v1.AgentService.RunProgram:output_type -> tcplab.v1.RunProgramResponse
-	16, // 47: tcplab.v1.AgentService.StartTrial:output_type -> tcplab.v1.StartTrialResponse
-	18, // 48: tcplab.v1.AgentService.WatchTrial:output_type -> tcplab.v1.WatchTrialResponse
-	20, // 49: tcplab.v1.AgentService.WatchTrialSamples:output_type -> tcplab.v1.WatchTrialSamplesResponse
-	25, // 50: tcplab.v1.AgentService.CancelTrial:output_type -> tcplab.v1.CancelTrialResponse
-	27, // 51: tcplab.v1.AgentService.ReadArtifact:output_type -> tcplab.v1.ReadArtifactResponse
-	29, // 52: tcplab.v1.AgentService.AcknowledgeTrial:output_type -> tcplab.v1.AcknowledgeTrialResponse
-	31, // 53: tcplab.v1.AgentService.RenewLease:output_type -> tcplab.v1.RenewLeaseResponse
-	33, // 54: tcplab.v1.AgentService.Remove:output_type -> tcplab.v1.RemoveResponse
-	35, // 55: tcplab.v1.AgentService.ReadClock:output_type -> tcplab.v1.ReadClockResponse
-	40, // [40:56] is the sub-list for method output_type
-	24, // [24:40] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	39, // 3: tcplab.v1.ApplyRequest.time:type_name -> tcplab.v1.TimeMode
+	40, // 4: tcplab.v1.ApplyRequest.exec:type_name -> tcplab.v1.ExecPermission
+	4,  // 5: tcplab.v1.ApplyResponse.nodes:type_name -> tcplab.v1.DeployedNode
+	41, // 6: tcplab.v1.ApplyResponse.links:type_name -> tcplab.v1.LinkReport
+	38, // 7: tcplab.v1.VerifyRequest.limit:type_name -> google.protobuf.Duration
+	41, // 8: tcplab.v1.VerifyResponse.links:type_name -> tcplab.v1.LinkReport
+	41, // 9: tcplab.v1.ReadLinksResponse.links:type_name -> tcplab.v1.LinkReport
+	42, // 10: tcplab.v1.ChangeLinkRequest.link:type_name -> tcplab.v1.Link
+	41, // 11: tcplab.v1.ChangeLinkResponse.links:type_name -> tcplab.v1.LinkReport
+	43, // 12: tcplab.v1.RunProgramRequest.input:type_name -> tcplab.v1.ProgramInput
+	44, // 13: tcplab.v1.RunProgramResponse.output:type_name -> tcplab.v1.ProgramOutput
+	45, // 14: tcplab.v1.StartTrialRequest.start_time:type_name -> google.protobuf.Timestamp
+	40, // 15: tcplab.v1.StartTrialRequest.exec:type_name -> tcplab.v1.ExecPermission
+	45, // 16: tcplab.v1.WatchTrialResponse.time:type_name -> google.protobuf.Timestamp
+	21, // 17: tcplab.v1.WatchTrialResponse.experiment_started:type_name -> tcplab.v1.ExperimentStarted
+	22, // 18: tcplab.v1.WatchTrialResponse.flow_ended:type_name -> tcplab.v1.FlowEnded
+	23, // 19: tcplab.v1.WatchTrialResponse.trial_ended:type_name -> tcplab.v1.TrialEnded
+	38, // 20: tcplab.v1.WatchTrialSamplesRequest.interval:type_name -> google.protobuf.Duration
+	46, // 21: tcplab.v1.WatchTrialSamplesResponse.samples:type_name -> tcplab.v1.LiveSamples
+	47, // 22: tcplab.v1.FlowEnded.outcome:type_name -> tcplab.v1.FlowOutcome
+	48, // 23: tcplab.v1.TrialEnded.result:type_name -> tcplab.v1.TrialResult
+	45, // 24: tcplab.v1.ReadClockResponse.received:type_name -> google.protobuf.Timestamp
+	45, // 25: tcplab.v1.ReadClockResponse.sent:type_name -> google.protobuf.Timestamp
+	0,  // 26: tcplab.v1.AgentService.GetHost:input_type -> tcplab.v1.GetHostRequest
+	2,  // 27: tcplab.v1.AgentService.Apply:input_type -> tcplab.v1.ApplyRequest
+	5,  // 28: tcplab.v1.AgentService.Verify:input_type -> tcplab.v1.VerifyRequest
+	13, // 29: tcplab.v1.AgentService.StartSchedules:input_type -> tcplab.v1.StartSchedulesRequest
+	7,  // 30: tcplab.v1.AgentService.ReadLinks:input_type -> tcplab.v1.ReadLinksRequest
+	9,  // 31: tcplab.v1.AgentService.ChangeLink:input_type -> tcplab.v1.ChangeLinkRequest
+	11, // 32: tcplab.v1.AgentService.RunProgram:input_type -> tcplab.v1.RunProgramRequest
+	15, // 33: tcplab.v1.AgentService.StartTrial:input_type -> tcplab.v1.StartTrialRequest
+	17, // 34: tcplab.v1.AgentService.WatchTrial:input_type -> tcplab.v1.WatchTrialRequest
+	19, // 35: tcplab.v1.AgentService.WatchTrialSamples:input_type -> tcplab.v1.WatchTrialSamplesRequest
+	24, // 36: tcplab.v1.AgentService.CancelTrial:input_type -> tcplab.v1.CancelTrialRequest
+	26, // 37: tcplab.v1.AgentService.ReadArtifact:input_type -> tcplab.v1.ReadArtifactRequest
+	28, // 38: tcplab.v1.AgentService.AcknowledgeTrial:input_type -> tcplab.v1.AcknowledgeTrialRequest
+	30, // 39: tcplab.v1.AgentService.RenewLease:input_type -> tcplab.v1.RenewLeaseRequest
+	32, // 40: tcplab.v1.AgentService.Remove:input_type -> tcplab.v1.RemoveRequest
+	34, // 41: tcplab.v1.AgentService.ReadClock:input_type -> tcplab.v1.ReadClockRequest
+	1,  // 42: tcplab.v1.AgentService.GetHost:output_type -> tcplab.v1.GetHostResponse
+	3,  // 43: tcplab.v1.AgentService.Apply:output_type -> tcplab.v1.ApplyResponse
+	6,  // 44: tcplab.v1.AgentService.Verify:output_type -> tcplab.v1.VerifyResponse
+	14, // 45: tcplab.v1.AgentService.StartSchedules:output_type -> tcplab.v1.StartSchedulesResponse
+	8,  // 46: tcplab.v1.AgentService.ReadLinks:output_type -> tcplab.v1.ReadLinksResponse
+	10, // 47: tcplab.v1.AgentService.ChangeLink:output_type -> tcplab.v1.ChangeLinkResponse
+	12, // 48: tcplab.v1.AgentService.RunProgram:output_type -> tcplab.v1.RunProgramResponse
+	16, // 49: tcplab.v1.AgentService.StartTrial:output_type -> tcplab.v1.StartTrialResponse
+	18, // 50: tcplab.v1.AgentService.WatchTrial:output_type -> tcplab.v1.WatchTrialResponse
+	20, // 51: tcplab.v1.AgentService.WatchTrialSamples:output_type -> tcplab.v1.WatchTrialSamplesResponse
+	25, // 52: tcplab.v1.AgentService.CancelTrial:output_type -> tcplab.v1.CancelTrialResponse
+	27, // 53: tcplab.v1.AgentService.ReadArtifact:output_type -> tcplab.v1.ReadArtifactResponse
+	29, // 54: tcplab.v1.AgentService.AcknowledgeTrial:output_type -> tcplab.v1.AcknowledgeTrialResponse
+	31, // 55: tcplab.v1.AgentService.RenewLease:output_type -> tcplab.v1.RenewLeaseResponse
+	33, // 56: tcplab.v1.AgentService.Remove:output_type -> tcplab.v1.RemoveResponse
+	35, // 57: tcplab.v1.AgentService.ReadClock:output_type -> tcplab.v1.ReadClockResponse
+	42, // [42:58] is the sub-list for method output_type
+	26, // [26:42] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_agent_service_proto_init() }

@@ -488,11 +488,13 @@ type RunOptions struct {
 	// For the user to find runs by.
 	Labels map[string]string `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// After a failure, keep the failed trial's nodes until the run is
-	// cancelled.
+	// cancelled. Not in virtual time.
 	Keep bool `protobuf:"varint,6,opt,name=keep,proto3" json:"keep,omitempty"`
 	// What the lab's exec flows may start. Default: nothing, and a lab that has any is refused; but the
 	// labs that tcplab brings along need no permission to run programs as nobody.
-	Exec          ExecPermission `protobuf:"varint,7,opt,name=exec,proto3,enum=tcplab.v1.ExecPermission" json:"exec,omitempty"`
+	Exec ExecPermission `protobuf:"varint,7,opt,name=exec,proto3,enum=tcplab.v1.ExecPermission" json:"exec,omitempty"`
+	// By which clock trials run. Default: TIME_MODE_REAL.
+	Time          TimeMode `protobuf:"varint,40,opt,name=time,proto3,enum=tcplab.v1.TimeMode" json:"time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -574,6 +576,13 @@ func (x *RunOptions) GetExec() ExecPermission {
 		return x.Exec
 	}
 	return ExecPermission_EXEC_PERMISSION_UNSPECIFIED
+}
+
+func (x *RunOptions) GetTime() TimeMode {
+	if x != nil {
+		return x.Time
+	}
+	return TimeMode_TIME_MODE_UNSPECIFIED
 }
 
 // Trial is one execution of the experiments at one parameter point.
@@ -713,7 +722,11 @@ type RunReport struct {
 	// The lab's title.
 	Title string `protobuf:"bytes,12,opt,name=title,proto3" json:"title,omitempty"`
 	// Release and timer frequency of the kernel ("6.18.44, HZ 250").
-	Kernel        string `protobuf:"bytes,13,opt,name=kernel,proto3" json:"kernel,omitempty"`
+	Kernel string `protobuf:"bytes,13,opt,name=kernel,proto3" json:"kernel,omitempty"`
+	// By which clock its trials ran; TIME_MODE_UNSPECIFIED: the real one.
+	Time TimeMode `protobuf:"varint,40,opt,name=time,proto3,enum=tcplab.v1.TimeMode" json:"time,omitempty"`
+	// How virtual time went, over all trials: the sums of both times. Unset where time was real.
+	VirtualTime   *VirtualTime `protobuf:"bytes,41,opt,name=virtual_time,json=virtualTime,proto3" json:"virtual_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -837,6 +850,20 @@ func (x *RunReport) GetKernel() string {
 		return x.Kernel
 	}
 	return ""
+}
+
+func (x *RunReport) GetTime() TimeMode {
+	if x != nil {
+		return x.Time
+	}
+	return TimeMode_TIME_MODE_UNSPECIFIED
+}
+
+func (x *RunReport) GetVirtualTime() *VirtualTime {
+	if x != nil {
+		return x.VirtualTime
+	}
+	return nil
 }
 
 // ExpectationResult sets measured beside predicted.
@@ -1579,7 +1606,7 @@ const file_tcplab_v1_run_proto_rawDesc = "" +
 	"\aoptions\x18\r \x01(\v2\x15.tcplab.v1.RunOptionsR\aoptions\x12)\n" +
 	"\x06engine\x18\x0e \x01(\x0e2\x11.tcplab.v1.EngineR\x06engine\x12\x16\n" +
 	"\x06remedy\x18\x0f \x01(\tR\x06remedy\x12\x14\n" +
-	"\x05hosts\x18\x1e \x03(\tR\x05hosts\"\x83\x03\n" +
+	"\x05hosts\x18\x1e \x03(\tR\x05hosts\"\xb6\x03\n" +
 	"\n" +
 	"RunOptions\x12 \n" +
 	"\x06repeat\x18\x01 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\x06repeat\x123\n" +
@@ -1588,7 +1615,8 @@ const file_tcplab_v1_run_proto_rawDesc = "" +
 	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x02*\x00R\atimeout\x12C\n" +
 	"\x06labels\x18\x05 \x03(\v2!.tcplab.v1.RunOptions.LabelsEntryB\b\xbaH\x05\x9a\x01\x02\x10dR\x06labels\x12\x12\n" +
 	"\x04keep\x18\x06 \x01(\bR\x04keep\x127\n" +
-	"\x04exec\x18\a \x01(\x0e2\x19.tcplab.v1.ExecPermissionB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04exec\x1a9\n" +
+	"\x04exec\x18\a \x01(\x0e2\x19.tcplab.v1.ExecPermissionB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04exec\x121\n" +
+	"\x04time\x18( \x01(\x0e2\x13.tcplab.v1.TimeModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04time\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfd\x01\n" +
@@ -1602,7 +1630,7 @@ const file_tcplab_v1_run_proto_rawDesc = "" +
 	"\x05state\x18\x05 \x01(\x0e2\x13.tcplab.v1.RunStateR\x05state\x12\x18\n" +
 	"\afailure\x18\x06 \x01(\tR\afailure\x12 \n" +
 	"\x03lab\x18\a \x01(\v2\x0e.tcplab.v1.LabR\x03lab\x12.\n" +
-	"\x06result\x18\b \x01(\v2\x16.tcplab.v1.TrialResultR\x06result\"\xf1\x03\n" +
+	"\x06result\x18\b \x01(\v2\x16.tcplab.v1.TrialResultR\x06result\"\xd5\x04\n" +
 	"\tRunReport\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03lab\x18\x02 \x01(\tR\x03lab\x12)\n" +
@@ -1618,7 +1646,9 @@ const file_tcplab_v1_run_proto_rawDesc = "" +
 	"createTime\x123\n" +
 	"\aelapsed\x18\v \x01(\v2\x19.google.protobuf.DurationR\aelapsed\x12\x14\n" +
 	"\x05title\x18\f \x01(\tR\x05title\x12\x16\n" +
-	"\x06kernel\x18\r \x01(\tR\x06kernel\"\xa4\x03\n" +
+	"\x06kernel\x18\r \x01(\tR\x06kernel\x12'\n" +
+	"\x04time\x18( \x01(\x0e2\x13.tcplab.v1.TimeModeR\x04time\x129\n" +
+	"\fvirtual_time\x18) \x01(\v2\x16.tcplab.v1.VirtualTimeR\vvirtualTime\"\xa4\x03\n" +
 	"\x11ExpectationResult\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12,\n" +
 	"\averdict\x18\x02 \x01(\x0e2\x12.tcplab.v1.VerdictR\averdict\x12=\n" +
@@ -1759,13 +1789,15 @@ var file_tcplab_v1_run_proto_goTypes = []any{
 	(Engine)(0),                   // 21: tcplab.v1.Engine
 	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
 	(ExecPermission)(0),           // 23: tcplab.v1.ExecPermission
-	(*Lab)(nil),                   // 24: tcplab.v1.Lab
-	(*TrialResult)(nil),           // 25: tcplab.v1.TrialResult
-	(*LinkReport)(nil),            // 26: tcplab.v1.LinkReport
-	(*FlowResult)(nil),            // 27: tcplab.v1.FlowResult
-	(*NodeCounters)(nil),          // 28: tcplab.v1.NodeCounters
-	(*NodeCapture)(nil),           // 29: tcplab.v1.NodeCapture
-	(*structpb.Value)(nil),        // 30: google.protobuf.Value
+	(TimeMode)(0),                 // 24: tcplab.v1.TimeMode
+	(*Lab)(nil),                   // 25: tcplab.v1.Lab
+	(*TrialResult)(nil),           // 26: tcplab.v1.TrialResult
+	(*VirtualTime)(nil),           // 27: tcplab.v1.VirtualTime
+	(*LinkReport)(nil),            // 28: tcplab.v1.LinkReport
+	(*FlowResult)(nil),            // 29: tcplab.v1.FlowResult
+	(*NodeCounters)(nil),          // 30: tcplab.v1.NodeCounters
+	(*NodeCapture)(nil),           // 31: tcplab.v1.NodeCapture
+	(*structpb.Value)(nil),        // 32: google.protobuf.Value
 }
 var file_tcplab_v1_run_proto_depIdxs = []int32{
 	0,  // 0: tcplab.v1.Run.state:type_name -> tcplab.v1.RunState
@@ -1780,44 +1812,47 @@ var file_tcplab_v1_run_proto_depIdxs = []int32{
 	22, // 9: tcplab.v1.RunOptions.timeout:type_name -> google.protobuf.Duration
 	16, // 10: tcplab.v1.RunOptions.labels:type_name -> tcplab.v1.RunOptions.LabelsEntry
 	23, // 11: tcplab.v1.RunOptions.exec:type_name -> tcplab.v1.ExecPermission
-	0,  // 12: tcplab.v1.Trial.state:type_name -> tcplab.v1.RunState
-	24, // 13: tcplab.v1.Trial.lab:type_name -> tcplab.v1.Lab
-	25, // 14: tcplab.v1.Trial.result:type_name -> tcplab.v1.TrialResult
-	0,  // 15: tcplab.v1.RunReport.state:type_name -> tcplab.v1.RunState
-	1,  // 16: tcplab.v1.RunReport.verdict:type_name -> tcplab.v1.Verdict
-	21, // 17: tcplab.v1.RunReport.engine:type_name -> tcplab.v1.Engine
-	8,  // 18: tcplab.v1.RunReport.expectations:type_name -> tcplab.v1.ExpectationResult
-	9,  // 19: tcplab.v1.RunReport.trials:type_name -> tcplab.v1.TrialReport
-	20, // 20: tcplab.v1.RunReport.create_time:type_name -> google.protobuf.Timestamp
-	22, // 21: tcplab.v1.RunReport.elapsed:type_name -> google.protobuf.Duration
-	1,  // 22: tcplab.v1.ExpectationResult.verdict:type_name -> tcplab.v1.Verdict
-	17, // 23: tcplab.v1.ExpectationResult.point:type_name -> tcplab.v1.ExpectationResult.PointEntry
-	18, // 24: tcplab.v1.TrialReport.point:type_name -> tcplab.v1.TrialReport.PointEntry
-	26, // 25: tcplab.v1.TrialReport.links:type_name -> tcplab.v1.LinkReport
-	27, // 26: tcplab.v1.TrialReport.flows:type_name -> tcplab.v1.FlowResult
-	0,  // 27: tcplab.v1.TrialReport.state:type_name -> tcplab.v1.RunState
-	28, // 28: tcplab.v1.TrialReport.counters:type_name -> tcplab.v1.NodeCounters
-	29, // 29: tcplab.v1.TrialReport.captures:type_name -> tcplab.v1.NodeCapture
-	20, // 30: tcplab.v1.RunEvent.time:type_name -> google.protobuf.Timestamp
-	4,  // 31: tcplab.v1.RunEvent.run:type_name -> tcplab.v1.Run
-	11, // 32: tcplab.v1.RunEvent.trial:type_name -> tcplab.v1.TrialProgress
-	8,  // 33: tcplab.v1.RunEvent.expectation:type_name -> tcplab.v1.ExpectationResult
-	12, // 34: tcplab.v1.RunEvent.held:type_name -> tcplab.v1.NodesHeld
-	19, // 35: tcplab.v1.TrialProgress.point:type_name -> tcplab.v1.TrialProgress.PointEntry
-	3,  // 36: tcplab.v1.TrialProgress.phase:type_name -> tcplab.v1.TrialPhase
-	13, // 37: tcplab.v1.NodesHeld.nodes:type_name -> tcplab.v1.HeldNode
-	15, // 38: tcplab.v1.RunPlan.points:type_name -> tcplab.v1.PlannedPoint
-	22, // 39: tcplab.v1.RunPlan.estimate:type_name -> google.protobuf.Duration
-	24, // 40: tcplab.v1.PlannedPoint.lab:type_name -> tcplab.v1.Lab
-	22, // 41: tcplab.v1.PlannedPoint.estimate:type_name -> google.protobuf.Duration
-	30, // 42: tcplab.v1.ExpectationResult.PointEntry.value:type_name -> google.protobuf.Value
-	30, // 43: tcplab.v1.TrialReport.PointEntry.value:type_name -> google.protobuf.Value
-	30, // 44: tcplab.v1.TrialProgress.PointEntry.value:type_name -> google.protobuf.Value
-	45, // [45:45] is the sub-list for method output_type
-	45, // [45:45] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	24, // 12: tcplab.v1.RunOptions.time:type_name -> tcplab.v1.TimeMode
+	0,  // 13: tcplab.v1.Trial.state:type_name -> tcplab.v1.RunState
+	25, // 14: tcplab.v1.Trial.lab:type_name -> tcplab.v1.Lab
+	26, // 15: tcplab.v1.Trial.result:type_name -> tcplab.v1.TrialResult
+	0,  // 16: tcplab.v1.RunReport.state:type_name -> tcplab.v1.RunState
+	1,  // 17: tcplab.v1.RunReport.verdict:type_name -> tcplab.v1.Verdict
+	21, // 18: tcplab.v1.RunReport.engine:type_name -> tcplab.v1.Engine
+	8,  // 19: tcplab.v1.RunReport.expectations:type_name -> tcplab.v1.ExpectationResult
+	9,  // 20: tcplab.v1.RunReport.trials:type_name -> tcplab.v1.TrialReport
+	20, // 21: tcplab.v1.RunReport.create_time:type_name -> google.protobuf.Timestamp
+	22, // 22: tcplab.v1.RunReport.elapsed:type_name -> google.protobuf.Duration
+	24, // 23: tcplab.v1.RunReport.time:type_name -> tcplab.v1.TimeMode
+	27, // 24: tcplab.v1.RunReport.virtual_time:type_name -> tcplab.v1.VirtualTime
+	1,  // 25: tcplab.v1.ExpectationResult.verdict:type_name -> tcplab.v1.Verdict
+	17, // 26: tcplab.v1.ExpectationResult.point:type_name -> tcplab.v1.ExpectationResult.PointEntry
+	18, // 27: tcplab.v1.TrialReport.point:type_name -> tcplab.v1.TrialReport.PointEntry
+	28, // 28: tcplab.v1.TrialReport.links:type_name -> tcplab.v1.LinkReport
+	29, // 29: tcplab.v1.TrialReport.flows:type_name -> tcplab.v1.FlowResult
+	0,  // 30: tcplab.v1.TrialReport.state:type_name -> tcplab.v1.RunState
+	30, // 31: tcplab.v1.TrialReport.counters:type_name -> tcplab.v1.NodeCounters
+	31, // 32: tcplab.v1.TrialReport.captures:type_name -> tcplab.v1.NodeCapture
+	20, // 33: tcplab.v1.RunEvent.time:type_name -> google.protobuf.Timestamp
+	4,  // 34: tcplab.v1.RunEvent.run:type_name -> tcplab.v1.Run
+	11, // 35: tcplab.v1.RunEvent.trial:type_name -> tcplab.v1.TrialProgress
+	8,  // 36: tcplab.v1.RunEvent.expectation:type_name -> tcplab.v1.ExpectationResult
+	12, // 37: tcplab.v1.RunEvent.held:type_name -> tcplab.v1.NodesHeld
+	19, // 38: tcplab.v1.TrialProgress.point:type_name -> tcplab.v1.TrialProgress.PointEntry
+	3,  // 39: tcplab.v1.TrialProgress.phase:type_name -> tcplab.v1.TrialPhase
+	13, // 40: tcplab.v1.NodesHeld.nodes:type_name -> tcplab.v1.HeldNode
+	15, // 41: tcplab.v1.RunPlan.points:type_name -> tcplab.v1.PlannedPoint
+	22, // 42: tcplab.v1.RunPlan.estimate:type_name -> google.protobuf.Duration
+	25, // 43: tcplab.v1.PlannedPoint.lab:type_name -> tcplab.v1.Lab
+	22, // 44: tcplab.v1.PlannedPoint.estimate:type_name -> google.protobuf.Duration
+	32, // 45: tcplab.v1.ExpectationResult.PointEntry.value:type_name -> google.protobuf.Value
+	32, // 46: tcplab.v1.TrialReport.PointEntry.value:type_name -> google.protobuf.Value
+	32, // 47: tcplab.v1.TrialProgress.PointEntry.value:type_name -> google.protobuf.Value
+	48, // [48:48] is the sub-list for method output_type
+	48, // [48:48] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_run_proto_init() }

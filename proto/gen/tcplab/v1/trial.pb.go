@@ -23,6 +23,64 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// TimeMode says by which clock a trial runs.
+type TimeMode int32
+
+const (
+	// The real one.
+	TimeMode_TIME_MODE_UNSPECIFIED TimeMode = 0
+	// The real one.
+	TimeMode_TIME_MODE_REAL TimeMode = 1
+	// A guest kernel's: waiting takes no time, and computing takes none of it.
+	TimeMode_TIME_MODE_VIRTUAL TimeMode = 2
+	// A guest kernel's: waiting takes no time, and computing takes as long as it does. For programs
+	// that poll the clock.
+	TimeMode_TIME_MODE_RELAXED TimeMode = 3
+)
+
+// Enum value maps for TimeMode.
+var (
+	TimeMode_name = map[int32]string{
+		0: "TIME_MODE_UNSPECIFIED",
+		1: "TIME_MODE_REAL",
+		2: "TIME_MODE_VIRTUAL",
+		3: "TIME_MODE_RELAXED",
+	}
+	TimeMode_value = map[string]int32{
+		"TIME_MODE_UNSPECIFIED": 0,
+		"TIME_MODE_REAL":        1,
+		"TIME_MODE_VIRTUAL":     2,
+		"TIME_MODE_RELAXED":     3,
+	}
+)
+
+func (x TimeMode) Enum() *TimeMode {
+	p := new(TimeMode)
+	*p = x
+	return p
+}
+
+func (x TimeMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TimeMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_tcplab_v1_trial_proto_enumTypes[0].Descriptor()
+}
+
+func (TimeMode) Type() protoreflect.EnumType {
+	return &file_tcplab_v1_trial_proto_enumTypes[0]
+}
+
+func (x TimeMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TimeMode.Descriptor instead.
+func (TimeMode) EnumDescriptor() ([]byte, []int) {
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{0}
+}
+
 // LinkVerdict says whether a link does what it was asked to.
 type LinkVerdict int32
 
@@ -64,11 +122,11 @@ func (x LinkVerdict) String() string {
 }
 
 func (LinkVerdict) Descriptor() protoreflect.EnumDescriptor {
-	return file_tcplab_v1_trial_proto_enumTypes[0].Descriptor()
+	return file_tcplab_v1_trial_proto_enumTypes[1].Descriptor()
 }
 
 func (LinkVerdict) Type() protoreflect.EnumType {
-	return &file_tcplab_v1_trial_proto_enumTypes[0]
+	return &file_tcplab_v1_trial_proto_enumTypes[1]
 }
 
 func (x LinkVerdict) Number() protoreflect.EnumNumber {
@@ -77,7 +135,7 @@ func (x LinkVerdict) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LinkVerdict.Descriptor instead.
 func (LinkVerdict) EnumDescriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{0}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{1}
 }
 
 // LinkDirection names one way across a link.
@@ -117,11 +175,11 @@ func (x LinkDirection) String() string {
 }
 
 func (LinkDirection) Descriptor() protoreflect.EnumDescriptor {
-	return file_tcplab_v1_trial_proto_enumTypes[1].Descriptor()
+	return file_tcplab_v1_trial_proto_enumTypes[2].Descriptor()
 }
 
 func (LinkDirection) Type() protoreflect.EnumType {
-	return &file_tcplab_v1_trial_proto_enumTypes[1]
+	return &file_tcplab_v1_trial_proto_enumTypes[2]
 }
 
 func (x LinkDirection) Number() protoreflect.EnumNumber {
@@ -130,7 +188,7 @@ func (x LinkDirection) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LinkDirection.Descriptor instead.
 func (LinkDirection) EnumDescriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{1}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{2}
 }
 
 // FlowOutcome names how a flow ended. Of several things that went wrong it is the first.
@@ -215,11 +273,11 @@ func (x FlowOutcome) String() string {
 }
 
 func (FlowOutcome) Descriptor() protoreflect.EnumDescriptor {
-	return file_tcplab_v1_trial_proto_enumTypes[2].Descriptor()
+	return file_tcplab_v1_trial_proto_enumTypes[3].Descriptor()
 }
 
 func (FlowOutcome) Type() protoreflect.EnumType {
-	return &file_tcplab_v1_trial_proto_enumTypes[2]
+	return &file_tcplab_v1_trial_proto_enumTypes[3]
 }
 
 func (x FlowOutcome) Number() protoreflect.EnumNumber {
@@ -228,7 +286,7 @@ func (x FlowOutcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FlowOutcome.Descriptor instead.
 func (FlowOutcome) EnumDescriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{2}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{3}
 }
 
 // TrialResult is what one trial measured, at both ends of each flow.
@@ -251,7 +309,11 @@ type TrialResult struct {
 	// The states of sockets, node by node, where an experiment asks for them (Observers.states).
 	Sockets []*NodeSockets `protobuf:"bytes,8,rep,name=sockets,proto3" json:"sockets,omitempty"`
 	// What was captured at nodes, in the lab's order.
-	Captures      []*NodeCapture `protobuf:"bytes,12,rep,name=captures,proto3" json:"captures,omitempty"`
+	Captures []*NodeCapture `protobuf:"bytes,12,rep,name=captures,proto3" json:"captures,omitempty"`
+	// By which clock it ran; TIME_MODE_UNSPECIFIED: the real one.
+	Time TimeMode `protobuf:"varint,18,opt,name=time,proto3,enum=tcplab.v1.TimeMode" json:"time,omitempty"`
+	// How virtual time went; unset where time was real.
+	VirtualTime   *VirtualTime `protobuf:"bytes,19,opt,name=virtual_time,json=virtualTime,proto3" json:"virtual_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -349,6 +411,103 @@ func (x *TrialResult) GetCaptures() []*NodeCapture {
 	return nil
 }
 
+func (x *TrialResult) GetTime() TimeMode {
+	if x != nil {
+		return x.Time
+	}
+	return TimeMode_TIME_MODE_UNSPECIFIED
+}
+
+func (x *TrialResult) GetVirtualTime() *VirtualTime {
+	if x != nil {
+		return x.VirtualTime
+	}
+	return nil
+}
+
+// VirtualTime says how virtual time went.
+type VirtualTime struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Hash of the guest kernel's configuration: the first 12 hexadecimal digits of a SHA-256, as
+	// `tcplab kernel list` shows it.
+	ConfigHash string `protobuf:"bytes,1,opt,name=config_hash,json=configHash,proto3" json:"config_hash,omitempty"`
+	// The source that the guest kernel was built from ("linux-source-6.12 6.12.117-1~deb12u1").
+	Source string `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
+	// The guest's time from its start to its end.
+	Passed *durationpb.Duration `protobuf:"bytes,3,opt,name=passed,proto3" json:"passed,omitempty"`
+	// The real time of the same.
+	Wall *durationpb.Duration `protobuf:"bytes,4,opt,name=wall,proto3" json:"wall,omitempty"`
+	// passed / wall: how much faster than the clock it went.
+	Speedup       float64 `protobuf:"fixed64,5,opt,name=speedup,proto3" json:"speedup,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VirtualTime) Reset() {
+	*x = VirtualTime{}
+	mi := &file_tcplab_v1_trial_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VirtualTime) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VirtualTime) ProtoMessage() {}
+
+func (x *VirtualTime) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_trial_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VirtualTime.ProtoReflect.Descriptor instead.
+func (*VirtualTime) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *VirtualTime) GetConfigHash() string {
+	if x != nil {
+		return x.ConfigHash
+	}
+	return ""
+}
+
+func (x *VirtualTime) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *VirtualTime) GetPassed() *durationpb.Duration {
+	if x != nil {
+		return x.Passed
+	}
+	return nil
+}
+
+func (x *VirtualTime) GetWall() *durationpb.Duration {
+	if x != nil {
+		return x.Wall
+	}
+	return nil
+}
+
+func (x *VirtualTime) GetSpeedup() float64 {
+	if x != nil {
+		return x.Speedup
+	}
+	return 0
+}
+
 // LinkReport sets one direction of a link, or a path of it, as asked beside it as
 // measured.
 type LinkReport struct {
@@ -389,7 +548,7 @@ type LinkReport struct {
 
 func (x *LinkReport) Reset() {
 	*x = LinkReport{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[1]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -401,7 +560,7 @@ func (x *LinkReport) String() string {
 func (*LinkReport) ProtoMessage() {}
 
 func (x *LinkReport) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[1]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -414,7 +573,7 @@ func (x *LinkReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkReport.ProtoReflect.Descriptor instead.
 func (*LinkReport) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{1}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *LinkReport) GetName() string {
@@ -522,7 +681,7 @@ type LinkLateness struct {
 
 func (x *LinkLateness) Reset() {
 	*x = LinkLateness{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[2]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -534,7 +693,7 @@ func (x *LinkLateness) String() string {
 func (*LinkLateness) ProtoMessage() {}
 
 func (x *LinkLateness) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[2]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -547,7 +706,7 @@ func (x *LinkLateness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkLateness.ProtoReflect.Descriptor instead.
 func (*LinkLateness) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{2}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *LinkLateness) GetSummary() *LatencySummary {
@@ -577,7 +736,7 @@ type LatenessBucket struct {
 
 func (x *LatenessBucket) Reset() {
 	*x = LatenessBucket{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[3]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -589,7 +748,7 @@ func (x *LatenessBucket) String() string {
 func (*LatenessBucket) ProtoMessage() {}
 
 func (x *LatenessBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[3]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -602,7 +761,7 @@ func (x *LatenessBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatenessBucket.ProtoReflect.Descriptor instead.
 func (*LatenessBucket) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{3}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *LatenessBucket) GetUpper() *durationpb.Duration {
@@ -642,7 +801,7 @@ type LinkMeasurement struct {
 
 func (x *LinkMeasurement) Reset() {
 	*x = LinkMeasurement{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[4]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -654,7 +813,7 @@ func (x *LinkMeasurement) String() string {
 func (*LinkMeasurement) ProtoMessage() {}
 
 func (x *LinkMeasurement) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[4]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -667,7 +826,7 @@ func (x *LinkMeasurement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkMeasurement.ProtoReflect.Descriptor instead.
 func (*LinkMeasurement) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{4}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *LinkMeasurement) GetDelay() *durationpb.Duration {
@@ -754,7 +913,7 @@ type LinkCounters struct {
 
 func (x *LinkCounters) Reset() {
 	*x = LinkCounters{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[5]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -766,7 +925,7 @@ func (x *LinkCounters) String() string {
 func (*LinkCounters) ProtoMessage() {}
 
 func (x *LinkCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[5]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -779,7 +938,7 @@ func (x *LinkCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkCounters.ProtoReflect.Descriptor instead.
 func (*LinkCounters) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{5}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LinkCounters) GetReceived() uint64 {
@@ -934,7 +1093,7 @@ type FlowResult struct {
 
 func (x *FlowResult) Reset() {
 	*x = FlowResult{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[6]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -946,7 +1105,7 @@ func (x *FlowResult) String() string {
 func (*FlowResult) ProtoMessage() {}
 
 func (x *FlowResult) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[6]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -959,7 +1118,7 @@ func (x *FlowResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowResult.ProtoReflect.Descriptor instead.
 func (*FlowResult) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{6}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *FlowResult) GetName() string {
@@ -1134,7 +1293,7 @@ type BulkResult struct {
 
 func (x *BulkResult) Reset() {
 	*x = BulkResult{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[7]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1146,7 +1305,7 @@ func (x *BulkResult) String() string {
 func (*BulkResult) ProtoMessage() {}
 
 func (x *BulkResult) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[7]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1159,7 +1318,7 @@ func (x *BulkResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BulkResult.ProtoReflect.Descriptor instead.
 func (*BulkResult) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{7}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *BulkResult) GetBackwardBps() float64 {
@@ -1249,7 +1408,7 @@ type Connections struct {
 
 func (x *Connections) Reset() {
 	*x = Connections{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[8]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1261,7 +1420,7 @@ func (x *Connections) String() string {
 func (*Connections) ProtoMessage() {}
 
 func (x *Connections) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[8]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1274,7 +1433,7 @@ func (x *Connections) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connections.ProtoReflect.Descriptor instead.
 func (*Connections) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{8}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Connections) GetAttempted() uint64 {
@@ -1401,7 +1560,7 @@ type ConnectionErrors struct {
 
 func (x *ConnectionErrors) Reset() {
 	*x = ConnectionErrors{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[9]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1413,7 +1572,7 @@ func (x *ConnectionErrors) String() string {
 func (*ConnectionErrors) ProtoMessage() {}
 
 func (x *ConnectionErrors) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[9]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1426,7 +1585,7 @@ func (x *ConnectionErrors) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectionErrors.ProtoReflect.Descriptor instead.
 func (*ConnectionErrors) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{9}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ConnectionErrors) GetTotal() uint64 {
@@ -1533,7 +1692,7 @@ type WriteTiming struct {
 
 func (x *WriteTiming) Reset() {
 	*x = WriteTiming{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[10]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1545,7 +1704,7 @@ func (x *WriteTiming) String() string {
 func (*WriteTiming) ProtoMessage() {}
 
 func (x *WriteTiming) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[10]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1558,7 +1717,7 @@ func (x *WriteTiming) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteTiming.ProtoReflect.Descriptor instead.
 func (*WriteTiming) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{10}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WriteTiming) GetBytes() uint64 {
@@ -1619,7 +1778,7 @@ type LatencySummary struct {
 
 func (x *LatencySummary) Reset() {
 	*x = LatencySummary{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[11]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1631,7 +1790,7 @@ func (x *LatencySummary) String() string {
 func (*LatencySummary) ProtoMessage() {}
 
 func (x *LatencySummary) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[11]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1644,7 +1803,7 @@ func (x *LatencySummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencySummary.ProtoReflect.Descriptor instead.
 func (*LatencySummary) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{11}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LatencySummary) GetCount() uint32 {
@@ -1731,7 +1890,7 @@ type FlowEnd struct {
 
 func (x *FlowEnd) Reset() {
 	*x = FlowEnd{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[12]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1743,7 +1902,7 @@ func (x *FlowEnd) String() string {
 func (*FlowEnd) ProtoMessage() {}
 
 func (x *FlowEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[12]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1756,7 +1915,7 @@ func (x *FlowEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowEnd.ProtoReflect.Descriptor instead.
 func (*FlowEnd) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{12}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FlowEnd) GetNode() string {
@@ -1851,7 +2010,7 @@ type CwndChange struct {
 
 func (x *CwndChange) Reset() {
 	*x = CwndChange{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[13]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1863,7 +2022,7 @@ func (x *CwndChange) String() string {
 func (*CwndChange) ProtoMessage() {}
 
 func (x *CwndChange) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[13]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1876,7 +2035,7 @@ func (x *CwndChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CwndChange.ProtoReflect.Descriptor instead.
 func (*CwndChange) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{13}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CwndChange) GetAt() *durationpb.Duration {
@@ -1973,7 +2132,7 @@ type TcpInfo struct {
 
 func (x *TcpInfo) Reset() {
 	*x = TcpInfo{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[14]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1985,7 +2144,7 @@ func (x *TcpInfo) String() string {
 func (*TcpInfo) ProtoMessage() {}
 
 func (x *TcpInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[14]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1998,7 +2157,7 @@ func (x *TcpInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpInfo.ProtoReflect.Descriptor instead.
 func (*TcpInfo) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{14}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *TcpInfo) GetState() uint32 {
@@ -2234,7 +2393,7 @@ type NodeCounters struct {
 
 func (x *NodeCounters) Reset() {
 	*x = NodeCounters{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[15]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2246,7 +2405,7 @@ func (x *NodeCounters) String() string {
 func (*NodeCounters) ProtoMessage() {}
 
 func (x *NodeCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[15]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2259,7 +2418,7 @@ func (x *NodeCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeCounters.ProtoReflect.Descriptor instead.
 func (*NodeCounters) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{15}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *NodeCounters) GetNode() string {
@@ -2291,7 +2450,7 @@ type Artifact struct {
 
 func (x *Artifact) Reset() {
 	*x = Artifact{}
-	mi := &file_tcplab_v1_trial_proto_msgTypes[16]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2303,7 +2462,7 @@ func (x *Artifact) String() string {
 func (*Artifact) ProtoMessage() {}
 
 func (x *Artifact) ProtoReflect() protoreflect.Message {
-	mi := &file_tcplab_v1_trial_proto_msgTypes[16]
+	mi := &file_tcplab_v1_trial_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2316,7 +2475,7 @@ func (x *Artifact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Artifact.ProtoReflect.Descriptor instead.
 func (*Artifact) Descriptor() ([]byte, []int) {
-	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{16}
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Artifact) GetName() string {
@@ -2344,7 +2503,7 @@ var File_tcplab_v1_trial_proto protoreflect.FileDescriptor
 
 const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\n" +
-	"\x15tcplab/v1/trial.proto\x12\ttcplab.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tcplab/v1/capture.proto\x1a\x13tcplab/v1/dns.proto\x1a\x14tcplab/v1/exec.proto\x1a\x14tcplab/v1/host.proto\x1a\x13tcplab/v1/lab.proto\x1a\x17tcplab/v1/observe.proto\"\xd0\x03\n" +
+	"\x15tcplab/v1/trial.proto\x12\ttcplab.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tcplab/v1/capture.proto\x1a\x13tcplab/v1/dns.proto\x1a\x14tcplab/v1/exec.proto\x1a\x14tcplab/v1/host.proto\x1a\x13tcplab/v1/lab.proto\x1a\x17tcplab/v1/observe.proto\"\xb4\x04\n" +
 	"\vTrialResult\x12+\n" +
 	"\x05links\x18\x01 \x03(\v2\x15.tcplab.v1.LinkReportR\x05links\x12+\n" +
 	"\x05flows\x18\x02 \x03(\v2\x15.tcplab.v1.FlowResultR\x05flows\x123\n" +
@@ -2355,7 +2514,16 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x123\n" +
 	"\aelapsed\x18\a \x01(\v2\x19.google.protobuf.DurationR\aelapsed\x120\n" +
 	"\asockets\x18\b \x03(\v2\x16.tcplab.v1.NodeSocketsR\asockets\x122\n" +
-	"\bcaptures\x18\f \x03(\v2\x16.tcplab.v1.NodeCaptureR\bcaptures\"\x9a\x04\n" +
+	"\bcaptures\x18\f \x03(\v2\x16.tcplab.v1.NodeCaptureR\bcaptures\x12'\n" +
+	"\x04time\x18\x12 \x01(\x0e2\x13.tcplab.v1.TimeModeR\x04time\x129\n" +
+	"\fvirtual_time\x18\x13 \x01(\v2\x16.tcplab.v1.VirtualTimeR\vvirtualTime\"\xc2\x01\n" +
+	"\vVirtualTime\x12\x1f\n" +
+	"\vconfig_hash\x18\x01 \x01(\tR\n" +
+	"configHash\x12\x16\n" +
+	"\x06source\x18\x02 \x01(\tR\x06source\x121\n" +
+	"\x06passed\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06passed\x12-\n" +
+	"\x04wall\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04wall\x12\x18\n" +
+	"\aspeedup\x18\x05 \x01(\x01R\aspeedup\"\x9a\x04\n" +
 	"\n" +
 	"LinkReport\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x126\n" +
@@ -2563,7 +2731,12 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\bArtifact\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x16\n" +
-	"\x06sha256\x18\x03 \x01(\fR\x06sha256*x\n" +
+	"\x06sha256\x18\x03 \x01(\fR\x06sha256*g\n" +
+	"\bTimeMode\x12\x19\n" +
+	"\x15TIME_MODE_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eTIME_MODE_REAL\x10\x01\x12\x15\n" +
+	"\x11TIME_MODE_VIRTUAL\x10\x02\x12\x15\n" +
+	"\x11TIME_MODE_RELAXED\x10\x03*x\n" +
 	"\vLinkVerdict\x12\x1c\n" +
 	"\x18LINK_VERDICT_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13LINK_VERDICT_PASSED\x10\x01\x12\x17\n" +
@@ -2605,117 +2778,123 @@ func file_tcplab_v1_trial_proto_rawDescGZIP() []byte {
 	return file_tcplab_v1_trial_proto_rawDescData
 }
 
-var file_tcplab_v1_trial_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_tcplab_v1_trial_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_tcplab_v1_trial_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_tcplab_v1_trial_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_tcplab_v1_trial_proto_goTypes = []any{
-	(LinkVerdict)(0),              // 0: tcplab.v1.LinkVerdict
-	(LinkDirection)(0),            // 1: tcplab.v1.LinkDirection
-	(FlowOutcome)(0),              // 2: tcplab.v1.FlowOutcome
-	(*TrialResult)(nil),           // 3: tcplab.v1.TrialResult
-	(*LinkReport)(nil),            // 4: tcplab.v1.LinkReport
-	(*LinkLateness)(nil),          // 5: tcplab.v1.LinkLateness
-	(*LatenessBucket)(nil),        // 6: tcplab.v1.LatenessBucket
-	(*LinkMeasurement)(nil),       // 7: tcplab.v1.LinkMeasurement
-	(*LinkCounters)(nil),          // 8: tcplab.v1.LinkCounters
-	(*FlowResult)(nil),            // 9: tcplab.v1.FlowResult
-	(*BulkResult)(nil),            // 10: tcplab.v1.BulkResult
-	(*Connections)(nil),           // 11: tcplab.v1.Connections
-	(*ConnectionErrors)(nil),      // 12: tcplab.v1.ConnectionErrors
-	(*WriteTiming)(nil),           // 13: tcplab.v1.WriteTiming
-	(*LatencySummary)(nil),        // 14: tcplab.v1.LatencySummary
-	(*FlowEnd)(nil),               // 15: tcplab.v1.FlowEnd
-	(*CwndChange)(nil),            // 16: tcplab.v1.CwndChange
-	(*TcpInfo)(nil),               // 17: tcplab.v1.TcpInfo
-	(*NodeCounters)(nil),          // 18: tcplab.v1.NodeCounters
-	(*Artifact)(nil),              // 19: tcplab.v1.Artifact
-	nil,                           // 20: tcplab.v1.NodeCounters.ValuesEntry
-	(*Kernel)(nil),                // 21: tcplab.v1.Kernel
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
-	(*NodeSockets)(nil),           // 24: tcplab.v1.NodeSockets
-	(*NodeCapture)(nil),           // 25: tcplab.v1.NodeCapture
-	(Engine)(0),                   // 26: tcplab.v1.Engine
-	(*Shape)(nil),                 // 27: tcplab.v1.Shape
-	(*QueueSummary)(nil),          // 28: tcplab.v1.QueueSummary
-	(*DnsResult)(nil),             // 29: tcplab.v1.DnsResult
-	(*ExecResult)(nil),            // 30: tcplab.v1.ExecResult
-	(*LatencyHistogram)(nil),      // 31: tcplab.v1.LatencyHistogram
-	(*SocketOptions)(nil),         // 32: tcplab.v1.SocketOptions
-	(*CongestionInfo)(nil),        // 33: tcplab.v1.CongestionInfo
-	(*StateChange)(nil),           // 34: tcplab.v1.StateChange
+	(TimeMode)(0),                 // 0: tcplab.v1.TimeMode
+	(LinkVerdict)(0),              // 1: tcplab.v1.LinkVerdict
+	(LinkDirection)(0),            // 2: tcplab.v1.LinkDirection
+	(FlowOutcome)(0),              // 3: tcplab.v1.FlowOutcome
+	(*TrialResult)(nil),           // 4: tcplab.v1.TrialResult
+	(*VirtualTime)(nil),           // 5: tcplab.v1.VirtualTime
+	(*LinkReport)(nil),            // 6: tcplab.v1.LinkReport
+	(*LinkLateness)(nil),          // 7: tcplab.v1.LinkLateness
+	(*LatenessBucket)(nil),        // 8: tcplab.v1.LatenessBucket
+	(*LinkMeasurement)(nil),       // 9: tcplab.v1.LinkMeasurement
+	(*LinkCounters)(nil),          // 10: tcplab.v1.LinkCounters
+	(*FlowResult)(nil),            // 11: tcplab.v1.FlowResult
+	(*BulkResult)(nil),            // 12: tcplab.v1.BulkResult
+	(*Connections)(nil),           // 13: tcplab.v1.Connections
+	(*ConnectionErrors)(nil),      // 14: tcplab.v1.ConnectionErrors
+	(*WriteTiming)(nil),           // 15: tcplab.v1.WriteTiming
+	(*LatencySummary)(nil),        // 16: tcplab.v1.LatencySummary
+	(*FlowEnd)(nil),               // 17: tcplab.v1.FlowEnd
+	(*CwndChange)(nil),            // 18: tcplab.v1.CwndChange
+	(*TcpInfo)(nil),               // 19: tcplab.v1.TcpInfo
+	(*NodeCounters)(nil),          // 20: tcplab.v1.NodeCounters
+	(*Artifact)(nil),              // 21: tcplab.v1.Artifact
+	nil,                           // 22: tcplab.v1.NodeCounters.ValuesEntry
+	(*Kernel)(nil),                // 23: tcplab.v1.Kernel
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
+	(*NodeSockets)(nil),           // 26: tcplab.v1.NodeSockets
+	(*NodeCapture)(nil),           // 27: tcplab.v1.NodeCapture
+	(Engine)(0),                   // 28: tcplab.v1.Engine
+	(*Shape)(nil),                 // 29: tcplab.v1.Shape
+	(*QueueSummary)(nil),          // 30: tcplab.v1.QueueSummary
+	(*DnsResult)(nil),             // 31: tcplab.v1.DnsResult
+	(*ExecResult)(nil),            // 32: tcplab.v1.ExecResult
+	(*LatencyHistogram)(nil),      // 33: tcplab.v1.LatencyHistogram
+	(*SocketOptions)(nil),         // 34: tcplab.v1.SocketOptions
+	(*CongestionInfo)(nil),        // 35: tcplab.v1.CongestionInfo
+	(*StateChange)(nil),           // 36: tcplab.v1.StateChange
 }
 var file_tcplab_v1_trial_proto_depIdxs = []int32{
-	4,  // 0: tcplab.v1.TrialResult.links:type_name -> tcplab.v1.LinkReport
-	9,  // 1: tcplab.v1.TrialResult.flows:type_name -> tcplab.v1.FlowResult
-	18, // 2: tcplab.v1.TrialResult.counters:type_name -> tcplab.v1.NodeCounters
-	21, // 3: tcplab.v1.TrialResult.kernel:type_name -> tcplab.v1.Kernel
-	19, // 4: tcplab.v1.TrialResult.artifacts:type_name -> tcplab.v1.Artifact
-	22, // 5: tcplab.v1.TrialResult.start_time:type_name -> google.protobuf.Timestamp
-	23, // 6: tcplab.v1.TrialResult.elapsed:type_name -> google.protobuf.Duration
-	24, // 7: tcplab.v1.TrialResult.sockets:type_name -> tcplab.v1.NodeSockets
-	25, // 8: tcplab.v1.TrialResult.captures:type_name -> tcplab.v1.NodeCapture
-	1,  // 9: tcplab.v1.LinkReport.direction:type_name -> tcplab.v1.LinkDirection
-	26, // 10: tcplab.v1.LinkReport.engine:type_name -> tcplab.v1.Engine
-	27, // 11: tcplab.v1.LinkReport.spec:type_name -> tcplab.v1.Shape
-	7,  // 12: tcplab.v1.LinkReport.measured:type_name -> tcplab.v1.LinkMeasurement
-	0,  // 13: tcplab.v1.LinkReport.verdict:type_name -> tcplab.v1.LinkVerdict
-	8,  // 14: tcplab.v1.LinkReport.counters:type_name -> tcplab.v1.LinkCounters
-	27, // 15: tcplab.v1.LinkReport.applied:type_name -> tcplab.v1.Shape
-	5,  // 16: tcplab.v1.LinkReport.lateness:type_name -> tcplab.v1.LinkLateness
-	28, // 17: tcplab.v1.LinkReport.queue:type_name -> tcplab.v1.QueueSummary
-	14, // 18: tcplab.v1.LinkLateness.summary:type_name -> tcplab.v1.LatencySummary
-	6,  // 19: tcplab.v1.LinkLateness.buckets:type_name -> tcplab.v1.LatenessBucket
-	23, // 20: tcplab.v1.LatenessBucket.upper:type_name -> google.protobuf.Duration
-	23, // 21: tcplab.v1.LinkMeasurement.delay:type_name -> google.protobuf.Duration
-	23, // 22: tcplab.v1.LinkMeasurement.jitter:type_name -> google.protobuf.Duration
-	15, // 23: tcplab.v1.FlowResult.client:type_name -> tcplab.v1.FlowEnd
-	15, // 24: tcplab.v1.FlowResult.server:type_name -> tcplab.v1.FlowEnd
-	14, // 25: tcplab.v1.FlowResult.connect:type_name -> tcplab.v1.LatencySummary
-	14, // 26: tcplab.v1.FlowResult.latency:type_name -> tcplab.v1.LatencySummary
-	13, // 27: tcplab.v1.FlowResult.writes:type_name -> tcplab.v1.WriteTiming
-	14, // 28: tcplab.v1.FlowResult.uncorrected:type_name -> tcplab.v1.LatencySummary
-	2,  // 29: tcplab.v1.FlowResult.outcome:type_name -> tcplab.v1.FlowOutcome
-	11, // 30: tcplab.v1.FlowResult.connections:type_name -> tcplab.v1.Connections
-	29, // 31: tcplab.v1.FlowResult.dns:type_name -> tcplab.v1.DnsResult
-	30, // 32: tcplab.v1.FlowResult.exec:type_name -> tcplab.v1.ExecResult
-	9,  // 33: tcplab.v1.FlowResult.streams:type_name -> tcplab.v1.FlowResult
-	10, // 34: tcplab.v1.FlowResult.bulk:type_name -> tcplab.v1.BulkResult
-	14, // 35: tcplab.v1.FlowResult.resolve:type_name -> tcplab.v1.LatencySummary
-	31, // 36: tcplab.v1.FlowResult.histograms:type_name -> tcplab.v1.LatencyHistogram
-	23, // 37: tcplab.v1.BulkResult.steady_at:type_name -> google.protobuf.Duration
-	14, // 38: tcplab.v1.Connections.request:type_name -> tcplab.v1.LatencySummary
-	12, // 39: tcplab.v1.Connections.errors:type_name -> tcplab.v1.ConnectionErrors
-	12, // 40: tcplab.v1.Connections.server_errors:type_name -> tcplab.v1.ConnectionErrors
-	23, // 41: tcplab.v1.WriteTiming.at:type_name -> google.protobuf.Duration
-	23, // 42: tcplab.v1.WriteTiming.blocked:type_name -> google.protobuf.Duration
-	23, // 43: tcplab.v1.WriteTiming.first:type_name -> google.protobuf.Duration
-	23, // 44: tcplab.v1.WriteTiming.latency:type_name -> google.protobuf.Duration
-	23, // 45: tcplab.v1.LatencySummary.min:type_name -> google.protobuf.Duration
-	23, // 46: tcplab.v1.LatencySummary.mean:type_name -> google.protobuf.Duration
-	23, // 47: tcplab.v1.LatencySummary.p50:type_name -> google.protobuf.Duration
-	23, // 48: tcplab.v1.LatencySummary.p90:type_name -> google.protobuf.Duration
-	23, // 49: tcplab.v1.LatencySummary.p99:type_name -> google.protobuf.Duration
-	23, // 50: tcplab.v1.LatencySummary.max:type_name -> google.protobuf.Duration
-	17, // 51: tcplab.v1.FlowEnd.tcp_info:type_name -> tcplab.v1.TcpInfo
-	16, // 52: tcplab.v1.FlowEnd.cwnd_series:type_name -> tcplab.v1.CwndChange
-	32, // 53: tcplab.v1.FlowEnd.socket:type_name -> tcplab.v1.SocketOptions
-	33, // 54: tcplab.v1.FlowEnd.congestion_info:type_name -> tcplab.v1.CongestionInfo
-	34, // 55: tcplab.v1.FlowEnd.states:type_name -> tcplab.v1.StateChange
-	23, // 56: tcplab.v1.CwndChange.at:type_name -> google.protobuf.Duration
-	23, // 57: tcplab.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
-	23, // 58: tcplab.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
-	23, // 59: tcplab.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
-	23, // 60: tcplab.v1.TcpInfo.rttvar:type_name -> google.protobuf.Duration
-	23, // 61: tcplab.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
-	23, // 62: tcplab.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
-	23, // 63: tcplab.v1.TcpInfo.rwnd_limited:type_name -> google.protobuf.Duration
-	23, // 64: tcplab.v1.TcpInfo.sndbuf_limited:type_name -> google.protobuf.Duration
-	20, // 65: tcplab.v1.NodeCounters.values:type_name -> tcplab.v1.NodeCounters.ValuesEntry
-	66, // [66:66] is the sub-list for method output_type
-	66, // [66:66] is the sub-list for method input_type
-	66, // [66:66] is the sub-list for extension type_name
-	66, // [66:66] is the sub-list for extension extendee
-	0,  // [0:66] is the sub-list for field type_name
+	6,  // 0: tcplab.v1.TrialResult.links:type_name -> tcplab.v1.LinkReport
+	11, // 1: tcplab.v1.TrialResult.flows:type_name -> tcplab.v1.FlowResult
+	20, // 2: tcplab.v1.TrialResult.counters:type_name -> tcplab.v1.NodeCounters
+	23, // 3: tcplab.v1.TrialResult.kernel:type_name -> tcplab.v1.Kernel
+	21, // 4: tcplab.v1.TrialResult.artifacts:type_name -> tcplab.v1.Artifact
+	24, // 5: tcplab.v1.TrialResult.start_time:type_name -> google.protobuf.Timestamp
+	25, // 6: tcplab.v1.TrialResult.elapsed:type_name -> google.protobuf.Duration
+	26, // 7: tcplab.v1.TrialResult.sockets:type_name -> tcplab.v1.NodeSockets
+	27, // 8: tcplab.v1.TrialResult.captures:type_name -> tcplab.v1.NodeCapture
+	0,  // 9: tcplab.v1.TrialResult.time:type_name -> tcplab.v1.TimeMode
+	5,  // 10: tcplab.v1.TrialResult.virtual_time:type_name -> tcplab.v1.VirtualTime
+	25, // 11: tcplab.v1.VirtualTime.passed:type_name -> google.protobuf.Duration
+	25, // 12: tcplab.v1.VirtualTime.wall:type_name -> google.protobuf.Duration
+	2,  // 13: tcplab.v1.LinkReport.direction:type_name -> tcplab.v1.LinkDirection
+	28, // 14: tcplab.v1.LinkReport.engine:type_name -> tcplab.v1.Engine
+	29, // 15: tcplab.v1.LinkReport.spec:type_name -> tcplab.v1.Shape
+	9,  // 16: tcplab.v1.LinkReport.measured:type_name -> tcplab.v1.LinkMeasurement
+	1,  // 17: tcplab.v1.LinkReport.verdict:type_name -> tcplab.v1.LinkVerdict
+	10, // 18: tcplab.v1.LinkReport.counters:type_name -> tcplab.v1.LinkCounters
+	29, // 19: tcplab.v1.LinkReport.applied:type_name -> tcplab.v1.Shape
+	7,  // 20: tcplab.v1.LinkReport.lateness:type_name -> tcplab.v1.LinkLateness
+	30, // 21: tcplab.v1.LinkReport.queue:type_name -> tcplab.v1.QueueSummary
+	16, // 22: tcplab.v1.LinkLateness.summary:type_name -> tcplab.v1.LatencySummary
+	8,  // 23: tcplab.v1.LinkLateness.buckets:type_name -> tcplab.v1.LatenessBucket
+	25, // 24: tcplab.v1.LatenessBucket.upper:type_name -> google.protobuf.Duration
+	25, // 25: tcplab.v1.LinkMeasurement.delay:type_name -> google.protobuf.Duration
+	25, // 26: tcplab.v1.LinkMeasurement.jitter:type_name -> google.protobuf.Duration
+	17, // 27: tcplab.v1.FlowResult.client:type_name -> tcplab.v1.FlowEnd
+	17, // 28: tcplab.v1.FlowResult.server:type_name -> tcplab.v1.FlowEnd
+	16, // 29: tcplab.v1.FlowResult.connect:type_name -> tcplab.v1.LatencySummary
+	16, // 30: tcplab.v1.FlowResult.latency:type_name -> tcplab.v1.LatencySummary
+	15, // 31: tcplab.v1.FlowResult.writes:type_name -> tcplab.v1.WriteTiming
+	16, // 32: tcplab.v1.FlowResult.uncorrected:type_name -> tcplab.v1.LatencySummary
+	3,  // 33: tcplab.v1.FlowResult.outcome:type_name -> tcplab.v1.FlowOutcome
+	13, // 34: tcplab.v1.FlowResult.connections:type_name -> tcplab.v1.Connections
+	31, // 35: tcplab.v1.FlowResult.dns:type_name -> tcplab.v1.DnsResult
+	32, // 36: tcplab.v1.FlowResult.exec:type_name -> tcplab.v1.ExecResult
+	11, // 37: tcplab.v1.FlowResult.streams:type_name -> tcplab.v1.FlowResult
+	12, // 38: tcplab.v1.FlowResult.bulk:type_name -> tcplab.v1.BulkResult
+	16, // 39: tcplab.v1.FlowResult.resolve:type_name -> tcplab.v1.LatencySummary
+	33, // 40: tcplab.v1.FlowResult.histograms:type_name -> tcplab.v1.LatencyHistogram
+	25, // 41: tcplab.v1.BulkResult.steady_at:type_name -> google.protobuf.Duration
+	16, // 42: tcplab.v1.Connections.request:type_name -> tcplab.v1.LatencySummary
+	14, // 43: tcplab.v1.Connections.errors:type_name -> tcplab.v1.ConnectionErrors
+	14, // 44: tcplab.v1.Connections.server_errors:type_name -> tcplab.v1.ConnectionErrors
+	25, // 45: tcplab.v1.WriteTiming.at:type_name -> google.protobuf.Duration
+	25, // 46: tcplab.v1.WriteTiming.blocked:type_name -> google.protobuf.Duration
+	25, // 47: tcplab.v1.WriteTiming.first:type_name -> google.protobuf.Duration
+	25, // 48: tcplab.v1.WriteTiming.latency:type_name -> google.protobuf.Duration
+	25, // 49: tcplab.v1.LatencySummary.min:type_name -> google.protobuf.Duration
+	25, // 50: tcplab.v1.LatencySummary.mean:type_name -> google.protobuf.Duration
+	25, // 51: tcplab.v1.LatencySummary.p50:type_name -> google.protobuf.Duration
+	25, // 52: tcplab.v1.LatencySummary.p90:type_name -> google.protobuf.Duration
+	25, // 53: tcplab.v1.LatencySummary.p99:type_name -> google.protobuf.Duration
+	25, // 54: tcplab.v1.LatencySummary.max:type_name -> google.protobuf.Duration
+	19, // 55: tcplab.v1.FlowEnd.tcp_info:type_name -> tcplab.v1.TcpInfo
+	18, // 56: tcplab.v1.FlowEnd.cwnd_series:type_name -> tcplab.v1.CwndChange
+	34, // 57: tcplab.v1.FlowEnd.socket:type_name -> tcplab.v1.SocketOptions
+	35, // 58: tcplab.v1.FlowEnd.congestion_info:type_name -> tcplab.v1.CongestionInfo
+	36, // 59: tcplab.v1.FlowEnd.states:type_name -> tcplab.v1.StateChange
+	25, // 60: tcplab.v1.CwndChange.at:type_name -> google.protobuf.Duration
+	25, // 61: tcplab.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
+	25, // 62: tcplab.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
+	25, // 63: tcplab.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
+	25, // 64: tcplab.v1.TcpInfo.rttvar:type_name -> google.protobuf.Duration
+	25, // 65: tcplab.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
+	25, // 66: tcplab.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
+	25, // 67: tcplab.v1.TcpInfo.rwnd_limited:type_name -> google.protobuf.Duration
+	25, // 68: tcplab.v1.TcpInfo.sndbuf_limited:type_name -> google.protobuf.Duration
+	22, // 69: tcplab.v1.NodeCounters.values:type_name -> tcplab.v1.NodeCounters.ValuesEntry
+	70, // [70:70] is the sub-list for method output_type
+	70, // [70:70] is the sub-list for method input_type
+	70, // [70:70] is the sub-list for extension type_name
+	70, // [70:70] is the sub-list for extension extendee
+	0,  // [0:70] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_trial_proto_init() }
@@ -2734,8 +2913,8 @@ func file_tcplab_v1_trial_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tcplab_v1_trial_proto_rawDesc), len(file_tcplab_v1_trial_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   18,
+			NumEnums:      4,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
