@@ -110,7 +110,7 @@ func TestJitterRaisesNoFalseAlarms(t *testing.T) {
 
 func TestKindsOfPacketAreJudgedEach(t *testing.T) {
 	d := link.Direction{Paths: []link.Path{{Name: "web", Match: link.Match{Port: 443}, Shape: link.Shape{Delay: 20 * ms}}}}
-	s := subjects(d, 1500)[1]
+	s := subjects(d, 1500, false)[1]
 	p := newPlan(s, time.Second, 1e-9)
 	p.trains = nil
 	for wrong := range len(s.kinds) + 1 {

@@ -86,7 +86,7 @@ func TestTrace(t *testing.T) {
 		"unknown beginning": {asked, 0, Unproven},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := subjects(link.Direction{Trace: asked, Shape: link.Shape{Queue: link.Queue{Packets: 100}}}, 1500)[0]
+			s := subjects(link.Direction{Trace: asked, Shape: link.Shape{Queue: link.Queue{Packets: 100}}}, 1500, false)[0]
 			j := &judge{subject: s, plan: newPlan(s, time.Second, 1e-9), falseAlarm: 1e-9}
 			seen := observation{armed: test.armed}
 			begin := 1400 * ms // at 400 ms of the trace

@@ -22,7 +22,7 @@ func judged(shape link.Shape, seen observation) Stream {
 }
 
 // ask is a direction's own stream with the shape.
-func ask(shape link.Shape) subject { return subjects(link.Direction{Shape: shape}, 1500)[0] }
+func ask(shape link.Shape) subject { return subjects(link.Direction{Shape: shape}, 1500, false)[0] }
 
 func planFor(shape link.Shape) plan { return newPlan(ask(shape), time.Second, 1e-9) }
 

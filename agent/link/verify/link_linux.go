@@ -33,7 +33,7 @@ func verify(ctx context.Context, spec link.Spec, options Options) (Report, error
 	var judges [2][]*judge
 	needs := time.Duration(0)
 	for i, direction := range spec.Directions {
-		all := subjects(direction, min(spec.Ends[0].MTU, spec.Ends[1].MTU))
+		all := subjects(direction, min(spec.Ends[0].MTU, spec.Ends[1].MTU), options.Still)
 		plans := make([]plan, len(all))
 		for n, s := range all {
 			plans[n] = newPlan(s, options.Limit, options.FalseAlarm).fit(options.Limit)

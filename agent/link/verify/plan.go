@@ -43,6 +43,11 @@ const (
 	// idle time, beside one frame; see package netem.
 	burst = time.Millisecond
 
+	// What is enough where nothing disturbs (Options.Still).
+	stillCount     = 64
+	stillTrains    = 1
+	stillTrainTime = 5 * time.Millisecond
+
 	// grace is how much later than asked a probe may be on a busy host before it is
 	// counted as lost: short where losses are expected, and waited for, anyway.
 	grace       = 250 * time.Millisecond
@@ -85,13 +90,14 @@ type subject struct {
 	hidden error // why no packet can come to it
 	mtu    int
 	others int // streams that are measured beside it
+	still  bool
 }
 
 // subjects are a direction's streams: its own, then its paths.
-func subjects(d link.Direction, mtu int) []subject {
+func subjects(d link.Direction, mtu int, still bool) []subject {
 	var all []subject
 	for i := -1; i < len(d.Paths); i++ {
-		s := subject{shape: d.Shape, trace: d.Trace, mtu: mtu, others: len(d.Paths)}
+		s := subject{shape: d.Shape, trace: d.Trace, mtu: mtu, others: len(d.Paths), still: still}
 		if i >= 0 {
 			s.path, s.shape, s.trace = d.Paths[i].Name, d.Paths[i].Shape, nil
 		}
@@ -128,6 +134,9 @@ func newPlan(s subject, limit time.Duration, falseAlarm float64) plan {
 	p.delaySpacing = max(time.Millisecond, 2*serial)
 	if shape.Jitter.IsZero() {
 		p.delayProbes = max(min(max(int(delayTime/p.delaySpacing), minDelayProbes), maxDelayProbes), minDelayProbes*kinds)
+		if s.still {
+			p.delayProbes = minDelayProbes * kinds
+		}
 	} else {
 		if !shape.Jitter.Reorder {
 			// Where packets wait behind one another, only spaced ones tell the distribution.
@@ -140,6 +149,9 @@ func newPlan(s subject, limit time.Duration, falseAlarm float64) plan {
 	p.countSpacing = max(countPace*time.Duration(1+s.others), 2*serial*time.Duration(p.countBurst), stall*time.Duration(p.countBurst)/time.Duration(room))
 	bursts := max(1, int(times(countTime)/p.countSpacing))
 	p.counted = min(needed(shape, falseAlarm, int(more*maxCount)), bursts*p.countBurst)
+	if s.still && p.counted <= minCount {
+		p.counted = min(p.counted, stillCount) // chance decides nothing
+	}
 
 	p.trains, p.pause = newTrains(s, more, p.small)
 	spread := spreadOf(shape.Jitter)
@@ -164,7 +176,11 @@ func newTrains(s subject, more float64, small int) ([]trainPlan, time.Duration) 
 		return nil, trainPause
 	}
 	longest := time.Duration(more * float64(maxTrainTime))
-	repeat := func(t trainPlan) []trainPlan { return slices.Repeat([]trainPlan{t}, trains) }
+	times, lasting := trains, trainTime
+	if s.still {
+		times, lasting = stillTrains, stillTrainTime
+	}
+	repeat := func(t trainPlan) []trainPlan { return slices.Repeat([]trainPlan{t}, times) }
 	if s.trace != nil {
 		t := trainPlan{tells: Rate, size: frame}
 		rate := s.trace.Rate()
@@ -180,10 +196,10 @@ func newTrains(s subject, more float64, small int) ([]trainPlan, time.Duration) 
 		t := trainPlan{tells: tells, size: size}
 		serial := float64(shape.Serialization(size))
 		// Jitter tears a train apart at its head.
-		lasts := trainTime + burst + min(8*shape.Jitter.Amount, longest)
+		lasts := lasting + burst + min(8*shape.Jitter.Amount, longest)
 		if tells == Overhead {
 			// Of short frames more pass at once, and each late timer is a greater part of what is read.
-			lasts += 2 * trainTime
+			lasts += 2 * lasting
 		}
 		// An idle bottleneck lets its burst and a full frame through at once.
 		want := max(minTrain, int(math.Ceil(float64(lasts)/serial))) + (shape.Burst+frame)/size

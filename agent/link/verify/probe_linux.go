@@ -17,6 +17,7 @@ import (
 // channel probes one direction, all its streams at once.
 type channel struct {
 	from, to *socket
+	clock    clock
 	probes   []*prober
 	nonces   []uint32 // of all attempts
 }
@@ -40,7 +41,7 @@ func newChannel(spec link.Spec, direction int, subjects []subject, plans []plan)
 	if err != nil {
 		return nil, errors.Join(err, from.close())
 	}
-	c := &channel{from: from, to: to}
+	c := &channel{from: from, to: to, clock: newClock()}
 	for i, s := range subjects {
 		p := &prober{subject: s, plan: plans[i], index: uint8(i)}
 		for _, k := range s.kinds {
@@ -84,7 +85,7 @@ func (c *channel) measure(ctx context.Context, deadline time.Time) ([]observatio
 				}
 				senders.Add(-1)
 			}()
-			return p.send(ctx, c.from, nonce, deadline, &seen[i])
+			return p.send(ctx, c, nonce, deadline, &seen[i])
 		})
 	}
 	arrivals := make([]*arrivals, len(c.probes))
@@ -94,16 +95,19 @@ func (c *channel) measure(ctx context.Context, deadline time.Time) ([]observatio
 	foreign := false
 	group.Go(func() error {
 		frame, control := make([]byte, sight), make([]byte, controlLen())
+		now, last := c.clock.now(), time.Duration(deadline.UnixNano())
 		for {
 			over := senders.Load() == 0
-			if now := time.Now(); now.After(deadline) || over && now.UnixNano() > until.Load() || over && complete(arrivals) || ctx.Err() != nil {
+			if now > last || over && now > time.Duration(until.Load()) || over && complete(arrivals) || ctx.Err() != nil {
 				return ctx.Err()
 			}
 			n, arrived, err := c.to.receive(frame, control)
 			if err != nil {
 				return err
 			}
+			now = arrived // which saves a reading of the clock: in a guest kernel that is a system call
 			if n == 0 {
+				now = c.clock.now()
 				for _, a := range arrivals {
 					a.quiet++
 				}
@@ -217,7 +221,7 @@ func (a *arrivals) enter(seen *observation, end time.Duration) {
 
 // send sends all that is planned, and notes in seen what it did. It ends at
 // the deadline, or with ctx.
-func (p *prober) send(ctx context.Context, from *socket, nonce uint32, deadline time.Time, seen *observation) error {
+func (p *prober) send(ctx context.Context, c *channel, nonce uint32, deadline time.Time, seen *observation) error {
 	if len(p.kinds) == 0 {
 		return nil
 	}
@@ -225,7 +229,11 @@ func (p *prober) send(ctx context.Context, from *socket, nonce uint32, deadline 
 	defer pace.Stop()
 	// wait waits until then and reports whether there is time left to go on.
 	wait := func(then time.Time) bool {
-		pace.Reset(time.Until(then))
+		left := time.Until(then)
+		if left <= 0 {
+			return ctx.Err() == nil && then.Add(-left).Before(deadline)
+		}
+		pace.Reset(left)
 		select {
 		case <-ctx.Done():
 			return false
@@ -235,9 +243,9 @@ func (p *prober) send(ctx context.Context, from *socket, nonce uint32, deadline 
 	}
 	put := func(molds []mold) error {
 		seq := len(seen.frames)
-		sent := epoch()
+		sent := c.clock.now()
 		seen.frames = append(seen.frames, sighting{sent: sent})
-		return from.send(molds[seq%len(molds)].pour(probe{nonce: nonce, stream: p.index, seq: uint32(seq), sent: sent}))
+		return c.from.send(molds[seq%len(molds)].pour(probe{nonce: nonce, stream: p.index, seq: uint32(seq), sent: sent}))
 	}
 	seen.frames = make([]sighting, 0, p.plan.frames())
 
@@ -270,7 +278,7 @@ func (p *prober) send(ctx context.Context, from *socket, nonce uint32, deadline 
 			return ctx.Err()
 		}
 		begin := time.Now()
-		begun := epoch()
+		begun := c.clock.now()
 		for range t.frames {
 			if err := put(p.trains[i]); err != nil {
 				return err
@@ -282,6 +290,19 @@ func (p *prober) send(ctx context.Context, from *socket, nonce uint32, deadline 
 	}
 	return nil
 }
+
+// clock tells the time since the epoch by one reading of the monotonic clock, where time.Now takes two.
+type clock struct {
+	start time.Time
+	epoch time.Duration
+}
+
+func newClock() clock {
+	now := time.Now()
+	return clock{start: now, epoch: time.Duration(now.UnixNano())}
+}
+
+func (c clock) now() time.Duration { return c.epoch + time.Since(c.start) }
 
 // epoch is the time since the epoch, on the clock of the kernel's times of arrival.
 func epoch() time.Duration { return time.Duration(time.Now().UnixNano()) }

@@ -146,6 +146,9 @@ type Options struct {
 	// Rearm, if set, re-arms link i before it is measured, so that it is known which packet is
 	// the first. Without it, losses of packets by their number and traces are unproven.
 	Rearm func(i int) error
+	// Still says that nothing else goes on and that the clock waits for who computes, as in virtual time: then
+	// fewer probes tell as much.
+	Still bool
 	// Parallel is how many links Links measures at once. Default 4, and 1 on a single
 	// processor, whose backlog the probes of several would overflow.
 	Parallel int
