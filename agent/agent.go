@@ -62,6 +62,9 @@ type Config struct {
 	Management []netip.AddrPort
 	// Private are folders, beside SpoolDir and JournalDir, that programs of exec flows do not see.
 	Private []string
+	// Still says that nothing else goes on and that the clock waits for who computes, as in virtual
+	// time.
+	Still bool
 	// Log takes what nobody asked for; nil: nothing.
 	Log *slog.Logger
 
@@ -84,32 +87,18 @@ const maxStreams = 1000
 // none.
 func Run(ctx context.Context, cfg Config, lis net.Listener) (err error) {
 	defer lis.Close()
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
-	results, err := spool.Open(cfg.SpoolDir, cfg.DiscardSpool)
+	tasks, ctx := errgroup.WithContext(ctx)
+	a, err := newAgent(ctx, cfg)
 	if err != nil {
-		return fmt.Errorf("start the agent: %w", err)
+		return err
 	}
-	defer func() { err = errors.Join(err, results.Close()) }()
-	options, err := rpcvalidate.ServerOptions(cfg.Log)
+	defer func() { err = errors.Join(err, a.close()) }()
+	options, err := rpcvalidate.ServerOptions(a.cfg.Log)
 	if err != nil {
 		return fmt.Errorf("start the agent: %w", err)
 	}
 	options = append(options, tunnel.ServerOptions()...)
 	server := grpc.NewServer(append(options, grpc.MaxRecvMsgSize(maxMessage), grpc.MaxConcurrentStreams(maxStreams), grpc.WaitForHandlers(true))...)
-	tasks, ctx := errgroup.WithContext(ctx)
-	a := &agent{
-		cfg:         cfg,
-		spool:       results,
-		leases:      guard.NewLeases(),
-		life:        ctx,
-		kernel:      sync.OnceValue(host.Kernel),
-		deployments: make(map[string]*deployment),
-		trials:      make(map[string]*trial),
-	}
-	a.host = newOwnHost(ctx, cfg)
-	defer func() { err = errors.Join(err, a.host.close()) }()
 	tcplabv1.RegisterAgentServiceServer(server, &service{agent: a})
 	tasks.Go(func() error {
 		// Stopped before it served is stopped as well.
@@ -130,6 +119,29 @@ func Run(ctx context.Context, cfg Config, lis net.Listener) (err error) {
 	return tasks.Wait()
 }
 
+// newAgent opens what an agent works with; close closes it, once nothing stands any more.
+func newAgent(life context.Context, cfg Config) (*agent, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	results, err := spool.Open(cfg.SpoolDir, cfg.DiscardSpool)
+	if err != nil {
+		return nil, fmt.Errorf("start the agent: %w", err)
+	}
+	return &agent{
+		cfg:         cfg,
+		spool:       results,
+		leases:      guard.NewLeases(),
+		life:        life,
+		kernel:      sync.OnceValue(host.Kernel),
+		host:        newOwnHost(life, cfg),
+		deployments: make(map[string]*deployment),
+		trials:      make(map[string]*trial),
+	}, nil
+}
+
+func (a *agent) close() error { return errors.Join(a.host.close(), a.spool.Close()) }
+
 // agent is what the service acts on. Its methods are safe for concurrent use.
 type agent struct {
 	cfg    Config
@@ -138,6 +150,7 @@ type agent struct {
 	life   context.Context         // ends when the agent does, and all that it made with it
 	kernel func() *tcplabv1.Kernel // found out once
 	host   *ownHost
+	once   bool // see Once
 
 	running sync.WaitGroup // trials
 
@@ -204,7 +217,7 @@ func (a *agent) claim(id string, lab *tcplabv1.Lab) (d *deployment, mine bool, e
 		return d, false, nil
 	}
 	d = newDeployment(a.life, id, lab)
-	d.host = a.host.get
+	d.host, d.checked, d.still = a.host.get, a.once, a.cfg.Still
 	a.deployments[id] = d
 	return d, true, nil
 }

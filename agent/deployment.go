@@ -25,8 +25,11 @@ type deployment struct {
 	id   string
 	lab  *tcplabv1.Lab
 	host func() (*nic.Host, error) // for links at the host's own interfaces
-	life context.Context           // ends when removal begins
-	end  context.CancelCauseFunc
+	// checked says that labs.ValidateStanding has found nothing against the lab.
+	checked bool
+	still   bool            // Config.Still
+	life    context.Context // ends when removal begins
+	end     context.CancelCauseFunc
 
 	built    chan struct{} // closed when what follows is set, and constant
 	err      error         // why it does not stand
@@ -98,22 +101,12 @@ func (d *deployment) during(ctx context.Context) (context.Context, func()) {
 
 // check plans the lab, and refuses one that contradicts itself.
 func (d *deployment) check() (err error) {
-	// Expectations are the controller's matter.
-	body := &tcplabv1.Lab{
-		Name: d.lab.GetName(), Title: d.lab.GetTitle(), Point: d.lab.GetPoint(), Nodes: d.lab.GetNodes(),
-		Links: d.lab.GetLinks(), Experiments: d.lab.GetExperiments(), Repeat: d.lab.GetRepeat(),
-	}
-	err = labs.ValidateStanding(body)
-	if broken, ok := errors.AsType[labs.Violations](err); ok {
-		invalid := rpcerr.New(codes.InvalidArgument, rpcerr.LabInvalid, "", "lab %s: %w", d.lab.GetName(), err)
-		for _, v := range broken {
-			invalid.Violations = append(invalid.Violations, rpcerr.Violation{Field: v.Field, Description: v.String()})
+	if !d.checked {
+		if err := Validate(d.lab); err != nil {
+			return err
 		}
-		return invalid
 	}
-	if err == nil {
-		d.plan, err = topology.New(d.lab)
-	}
+	d.plan, err = topology.New(d.lab)
 	if err == nil {
 		d.paths, err = paths(d.plan, d.lab)
 	}
@@ -121,6 +114,26 @@ func (d *deployment) check() (err error) {
 		return rpcerr.New(codes.InvalidArgument, rpcerr.LabInvalid, "", "lab %s: %w", d.lab.GetName(), err)
 	}
 	return nil
+}
+
+// Validate refuses a lab that breaks a rule, with all of its violations.
+func Validate(lab *tcplabv1.Lab) error {
+	// Expectations are the controller's matter.
+	body := &tcplabv1.Lab{
+		Name: lab.GetName(), Title: lab.GetTitle(), Point: lab.GetPoint(), Nodes: lab.GetNodes(),
+		Links: lab.GetLinks(), Experiments: lab.GetExperiments(), Repeat: lab.GetRepeat(),
+	}
+	err := labs.ValidateStanding(body)
+	if err == nil {
+		return nil
+	}
+	invalid := rpcerr.New(codes.InvalidArgument, rpcerr.LabInvalid, "", "lab %s: %w", lab.GetName(), err)
+	if broken, ok := errors.AsType[labs.Violations](err); ok {
+		for _, v := range broken {
+			invalid.Violations = append(invalid.Violations, rpcerr.Violation{Field: v.Field, Description: v.String()})
+		}
+	}
+	return invalid
 }
 
 // paths finds the way of each flow, before anything is built.

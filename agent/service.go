@@ -42,6 +42,9 @@ func (s *service) Apply(ctx context.Context, r *tcplabv1.ApplyRequest) (*tcplabv
 	if err := s.agent.command(r.GetTerm()); err != nil {
 		return nil, err
 	}
+	if r.GetTime() > tcplabv1.TimeMode_TIME_MODE_REAL {
+		return nil, rpcerr.New(codes.InvalidArgument, rpcerr.RequestInvalid, "", "this agent runs labs by the real clock, and %v was asked for", r.GetTime())
+	}
 	return s.agent.apply(ctx, r.GetDeploymentId(), r.GetLab(), r.GetLease().AsDuration())
 }
 

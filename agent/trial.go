@@ -225,7 +225,9 @@ func (a *agent) measure(ctx context.Context, t *trial, kept *spool.Trial) (_ *tc
 	}
 	// What building and verifying left is collected now, not in the middle of
 	// the measurement.
-	runtime.GC()
+	if !a.once {
+		runtime.GC()
+	}
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	watching, err := a.observeTrial(t, kept)

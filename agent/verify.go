@@ -86,6 +86,7 @@ func (d *deployment) verify(ctx context.Context, names []string, limit time.Dura
 	}
 	measured, err := verify.Links(ctx, specs, verify.Options{
 		Limit:    limit,
+		Still:    d.still,
 		Counters: func(n int) ([2]link.Counters, error) { return d.standing.Links[links[n]].Counters() },
 		Rearm:    func(n int) error { return d.standing.Links[links[n]].Rearm() },
 	})
