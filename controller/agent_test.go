@@ -37,6 +37,7 @@ type scriptedAgent struct {
 	reached  chan struct{}                         // closed when it does
 	release  chan struct{}                         // lets it go on; may be nil
 	once     sync.Once
+	cpus     uint32 // GetHost's
 
 	mu       sync.Mutex
 	calls    []string
@@ -136,6 +137,10 @@ func (a *scriptedAgent) Apply(ctx context.Context, req *tcplabv1.ApplyRequest) (
 		response.Nodes = append(response.Nodes, &tcplabv1.DeployedNode{Name: node.GetName(), NetnsPath: "/proc/1/fd/7"})
 	}
 	return response, nil
+}
+
+func (a *scriptedAgent) GetHost(context.Context, *tcplabv1.GetHostRequest) (*tcplabv1.GetHostResponse, error) {
+	return &tcplabv1.GetHostResponse{Host: &tcplabv1.Host{Cpus: a.cpus}}, nil
 }
 
 func (a *scriptedAgent) reports() []*tcplabv1.LinkReport {

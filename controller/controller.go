@@ -54,6 +54,8 @@ type Config struct {
 	// Fleet makes this the controller of many hosts, whose callers prove who they are. Nil: all who reach
 	// a listener may do everything. It needs a Store that was opened with store.Options.Lasting.
 	Fleet *Fleet
+	// Virtual is what carries trials in virtual time. Nil: runs in virtual time fail.
+	Virtual tcplabv1.AgentServiceClient
 	// Emptied is called whenever the last standing lab is gone; nil: nobody asks.
 	Emptied func()
 	// Lease of deployments; 0 means lease.Default.
@@ -146,7 +148,7 @@ func build(ctx context.Context, cfg Config, log *slog.Logger) (*grpc.Server, *pa
 	}
 	if cfg.Store != nil {
 		p.driver = run.NewDriver(run.Config{
-			Store: cfg.Store, Agent: cfg.Agent, Hosts: hosts, Term: term, Lease: cfg.Lease, Patience: cfg.patience(),
+			Store: cfg.Store, Agent: cfg.Agent, Virtual: cfg.Virtual, Hosts: hosts, Term: term, Lease: cfg.Lease, Patience: cfg.patience(),
 			Lasting: cfg.Fleet != nil, Log: log,
 		})
 		tcplabv1.RegisterRunServiceServer(server, &runService{store: cfg.Store, driver: p.driver, guarded: guarded != nil})

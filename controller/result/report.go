@@ -29,6 +29,7 @@ func Add(report *tcplabv1.RunReport, trial *tcplabv1.Trial) {
 	if kernel := trial.GetResult().GetKernel(); report.GetKernel() == "" && kernel.GetRelease() != "" {
 		report.Kernel = fmt.Sprintf("%s, HZ %d", kernel.GetRelease(), kernel.GetHz())
 	}
+	addTime(report, trial.GetResult())
 	report.Trials = append(report.Trials, &tcplabv1.TrialReport{
 		Point: trial.GetLab().GetPoint(), Repetition: trial.GetRepetition(),
 		State: trial.GetState(), Failure: trial.GetFailure(),
@@ -36,6 +37,25 @@ func Add(report *tcplabv1.RunReport, trial *tcplabv1.Trial) {
 		Captures: trial.GetResult().GetCaptures(),
 		Counters: counted(trial.GetResult().GetCounters()),
 	})
+}
+
+// addTime adds up how virtual time went.
+func addTime(report *tcplabv1.RunReport, r *tcplabv1.TrialResult) {
+	report.Time = max(report.GetTime(), r.GetTime())
+	one := r.GetVirtualTime()
+	if one == nil {
+		return
+	}
+	if report.GetVirtualTime() == nil {
+		report.VirtualTime = &tcplabv1.VirtualTime{ConfigHash: one.GetConfigHash(), Source: one.GetSource()}
+	}
+	sum := report.GetVirtualTime()
+	passed := sum.GetPassed().AsDuration() + one.GetPassed().AsDuration()
+	wall := sum.GetWall().AsDuration() + one.GetWall().AsDuration()
+	sum.Passed, sum.Wall = durationpb.New(passed), durationpb.New(wall)
+	if wall > 0 {
+		sum.Speedup = passed.Seconds() / wall.Seconds()
+	}
 }
 
 // counted is the counters without those that did not count.

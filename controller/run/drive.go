@@ -3,6 +3,7 @@ package run
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -12,25 +13,43 @@ import (
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
 
-// drive is one run under way. It belongs to one goroutine.
+// drive is one run under way.
 type drive struct {
 	Config
 	*job
 	agent    tcplabv1.AgentServiceClient // of the job's host
 	hasty    context.Context             // for what is left to do when the run was stopped
 	sampling *sampling
+
+	mu sync.Mutex // guards job.run
 }
 
 // all carries out every trial and then judges them. A failure leaves the run
 // without a verdict.
 func (d *drive) all(ctx context.Context) (tcplabv1.Verdict, *failure) {
-	under, f := d.underWay(ctx)
+	if f := d.trials(ctx); f != nil {
+		return tcplabv1.Verdict_VERDICT_INCONCLUSIVE, f
+	}
+	verdict, f := d.judge(ctx)
 	if f != nil {
 		return tcplabv1.Verdict_VERDICT_INCONCLUSIVE, f
 	}
+	return verdict, nil
+}
+
+// trials carries out every trial. They are carried out one after another, since they would disturb one another; in
+// virtual time, where they do not, side by side.
+func (d *drive) trials(ctx context.Context) *failure {
+	if d.plan.Virtual() {
+		return d.sideBySide(ctx)
+	}
+	under, f := d.underWay(ctx)
+	if f != nil {
+		return f
+	}
 	for number := d.run.GetTrialsDone() + 1; number <= d.plan.Trials(); number++ {
 		if f := stopped(ctx); f != nil { // before it began, or between two trials
-			return tcplabv1.Verdict_VERDICT_INCONCLUSIVE, f
+			return f
 		}
 		if under != nil && under.GetNumber() == number {
 			f = d.resume(ctx, under)
@@ -38,14 +57,10 @@ func (d *drive) all(ctx context.Context) (tcplabv1.Verdict, *failure) {
 			f = d.trial(ctx, number)
 		}
 		if f != nil {
-			return tcplabv1.Verdict_VERDICT_INCONCLUSIVE, f
+			return f
 		}
 	}
-	verdict, f := d.judge(ctx)
-	if f != nil {
-		return tcplabv1.Verdict_VERDICT_INCONCLUSIVE, f
-	}
-	return verdict, nil
+	return nil
 }
 
 // trial takes one trial through its phases:
@@ -127,6 +142,8 @@ func (d *drive) end(ctx context.Context, t *trial, f *failure) *failure {
 // begin stores that the trial starts; the first one starts the run.
 func (d *drive) begin(ctx context.Context, t *trial) *failure {
 	c := store.Change{Trial: t.message, Events: []*tcplabv1.RunEvent{t.event(tcplabv1.TrialPhase_TRIAL_PHASE_BUILDING, "")}}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if d.run.GetStartTime() == nil {
 		d.run.State, d.run.StartTime = tcplabv1.RunState_RUN_STATE_RUNNING, timestamppb.Now()
 		c.Run = d.run

@@ -25,6 +25,8 @@ type Config struct {
 	Agent tcplabv1.AgentServiceClient
 	// Hosts are those of a fleet; nil: there is Agent alone.
 	Hosts Hosts
+	// Virtual carries those in virtual time; nil: there are none.
+	Virtual tcplabv1.AgentServiceClient
 	// Term of this controller, which commands carry; 0 in an embedded lab.
 	Term uint64
 	// Lease of deployments, 1 s to 24 h; 0 means lease.Default. It is renewed
@@ -274,7 +276,11 @@ func (d *Driver) carryOut(j *job) {
 	defer cancelHasty()
 	final, cancelFinal := outlive(j.ctx, last)
 	defer cancelFinal()
-	verdict, fail := (&drive{Config: d.cfg, job: j, agent: d.cfg.Hosts.Agent(j.host), hasty: hasty, sampling: d.sampling}).all(ctx)
+	agent := d.cfg.Hosts.Agent(j.host)
+	if j.plan.Virtual() {
+		agent = d.cfg.Virtual
+	}
+	verdict, fail := (&drive{Config: d.cfg, job: j, agent: agent, hasty: hasty, sampling: d.sampling}).all(ctx)
 	if fail == errLeft {
 		return // it is the next controller's
 	}

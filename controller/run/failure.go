@@ -34,6 +34,7 @@ func (f *failure) state() tcplabv1.RunState {
 // Causes for which a run's context ends.
 var (
 	errCancelled = &failure{reason: tcplabv1.FailureReason_FAILURE_REASON_CANCELLED, words: "it was cancelled"}
+	errOther     = &failure{reason: tcplabv1.FailureReason_FAILURE_REASON_CANCELLED, words: "another trial of the run failed"}
 	errEnding    = &failure{reason: tcplabv1.FailureReason_FAILURE_REASON_CANCELLED, words: "its controller was stopped"}
 	errLeft      = &failure{reason: tcplabv1.FailureReason_FAILURE_REASON_INTERRUPTED, words: "it is left to the next controller"}
 )

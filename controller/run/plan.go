@@ -40,6 +40,7 @@ type Plan struct {
 	repeat uint32
 	seed   uint64
 	limit  time.Duration
+	time   tcplabv1.TimeMode
 }
 
 // NewPlan lays out a run of the lab at each of points (at least one), whose
@@ -50,7 +51,7 @@ func NewPlan(points []*tcplabv1.Lab, opts *tcplabv1.RunOptions) (*Plan, error) {
 	if err := checkOptions(opts); err != nil {
 		return nil, err
 	}
-	p := &Plan{repeat: max(1, points[0].GetRepeat()), seed: opts.GetSeed(), limit: opts.GetTimeout().AsDuration()}
+	p := &Plan{repeat: max(1, points[0].GetRepeat()), seed: opts.GetSeed(), limit: opts.GetTimeout().AsDuration(), time: opts.GetTime()}
 	if opts.GetRepeat() > 0 {
 		p.repeat = opts.GetRepeat()
 	}
@@ -78,7 +79,12 @@ func checkOptions(opts *tcplabv1.RunOptions) error {
 		return e
 	}
 	_, known := tcplabv1.Engine_name[int32(opts.GetEngine())]
+	virtual := opts.GetTime() > tcplabv1.TimeMode_TIME_MODE_REAL
 	switch {
+	case virtual && opts.GetKeep():
+		return refuse("keep", "%s", "a guest's nodes cannot be entered: virtual time keeps none")
+	case virtual && opts.GetEngine() == tcplabv1.Engine_ENGINE_WIRE:
+		return refuse("engine", "%s", "the wire engine goes by the real clock: virtual time takes netem")
 	case opts.GetRepeat() > maxRepeat:
 		return refuse("repeat", fmt.Sprintf("%%d repetitions are more than %d", maxRepeat), opts.GetRepeat())
 	case !known:
@@ -91,6 +97,9 @@ func checkOptions(opts *tcplabv1.RunOptions) error {
 
 // Trials is how many there are.
 func (p *Plan) Trials() uint32 { return uint32(len(p.points)) * p.repeat }
+
+// Virtual reports whether its trials run in virtual time.
+func (p *Plan) Virtual() bool { return p.time > tcplabv1.TimeMode_TIME_MODE_REAL }
 
 // Points is how many parameter points there are.
 func (p *Plan) Points() int { return len(p.points) }

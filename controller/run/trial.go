@@ -121,6 +121,7 @@ func (t *trial) leave() {
 func (t *trial) build(ctx context.Context) *failure {
 	response, err := t.drive.agent.Apply(ctx, &tcplabv1.ApplyRequest{
 		Term: t.drive.Term, DeploymentId: t.message.GetId(), Lab: t.message.GetLab(), Lease: durationpb.New(t.drive.Lease),
+		Time: t.drive.plan.time, Exec: t.drive.run.GetOptions().GetExec(),
 	})
 	if err != nil {
 		f := agentFailure(ctx, "build the lab", err)
@@ -132,7 +133,7 @@ func (t *trial) build(ctx context.Context) *failure {
 	}
 	t.deployment = stand(t.drive, t.message.GetId(), response.GetNodes())
 	t.message.Result = &tcplabv1.TrialResult{Links: response.GetLinks()}
-	t.drive.run.Engine = engineOf(response.GetLinks())
+	t.drive.engine(engineOf(response.GetLinks()))
 	return t.progress(ctx, tcplabv1.TrialPhase_TRIAL_PHASE_VERIFYING, strings.Join(response.GetEngineReasons(), "; "))
 }
 
@@ -312,11 +313,8 @@ func (t *trial) keep(ctx context.Context, f *failure) *failure {
 		phase, detail = tcplabv1.TrialPhase_TRIAL_PHASE_FAILED, f.words
 		t.message.State, t.message.Failure = f.state(), f.words
 	}
-	before := t.drive.run.GetTrialsDone()
-	t.drive.run.TrialsDone = t.message.GetNumber()
-	err := t.drive.Store.Commit(final, t.drive.run.GetId(), store.Change{
-		Run: t.drive.run, Trial: t.message, Files: t.files,
-		Events: []*tcplabv1.RunEvent{t.event(phase, detail)},
+	err := t.drive.ended(final, store.Change{
+		Trial: t.message, Files: t.files, Events: []*tcplabv1.RunEvent{t.event(phase, detail)},
 	})
 	if err != nil {
 		// The files are gone; what is stored of the trial now has none.
@@ -324,7 +322,6 @@ func (t *trial) keep(ctx context.Context, f *failure) *failure {
 		if t.message.Result != nil {
 			t.message.Result.Artifacts = nil
 		}
-		t.drive.run.TrialsDone = before
 		return storeFailure(ctx, "store the trial", err)
 	}
 	t.stored = true
