@@ -76,6 +76,9 @@ type app struct {
 
 // Main runs the command line and returns the exit status.
 func Main(args []string, env *Environment) int {
+	if status, is := firstOfGuest(); is {
+		return status
+	}
 	if status, is := firstOfProgram(); is {
 		return status
 	}
@@ -101,6 +104,7 @@ measurement agrees with the prediction.`,
   tcplab run nagle --set rtt=1ms    # another one, at another point
   tcplab run ./mine.yaml            # your own
   tcplab up handshake               # have one stand, to use it: exec, link, down
+  tcplab run handshake --virtual    # in virtual time: exact, and faster than the clock
   tcplab doctor                     # what this machine can do`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -125,7 +129,7 @@ measurement agrees with the prediction.`,
 	root.SetHelpCommand(a.helpCommand())
 	root.AddCommand(a.runCommand(), a.runsCommand(), a.captureCommand(), a.labCommand(),
 		a.upCommand(), a.psCommand(), a.execCommand(), a.linkCommand(), a.downCommand(), a.holdCommand(),
-		a.doctorCommand(), a.versionCommand(), a.completionCommand())
+		a.doctorCommand(), a.kernelCommand(), a.versionCommand(), a.completionCommand())
 	root.AddCommand(a.contextCommand(), a.hostsCommand(), a.userCommand(), a.tokenCommand(), a.auditCommand(),
 		a.controllerCommand(), a.agentCommand())
 	root.AddCommand(a.watchdogCommand())

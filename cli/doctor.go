@@ -50,6 +50,11 @@ for each thing missing what to do about it. It exits 3 where no lab can run.`,
 				return err
 			}
 			host := got.GetHost()
+			virtual, err := a.virtualCapability()
+			if err != nil {
+				return err
+			}
+			host.Capabilities = append(host.Capabilities, virtual)
 			if output == formatJSON {
 				err = printMessage(a.Out, host)
 			} else {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tcplab/tcplab/agent"
 	"github.com/tcplab/tcplab/agent/program"
+	"github.com/tcplab/tcplab/agent/virtual"
 	"github.com/tcplab/tcplab/controller"
 	"github.com/tcplab/tcplab/controller/store"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
@@ -111,7 +112,12 @@ func (a *app) serve(ctx context.Context, dir string, st *store.Store, emptied fu
 		}
 	}
 
-	// The controller ends before the agent that it commands.
+	guests, err := a.guests(dir, hostName)
+	if err != nil {
+		return nil, errors.Join(err, agentConn.Close(), controllerConn.Close(), socket.Close())
+	}
+
+	// The controller ends before the agents that it commands.
 	controllerCtx, stopController := context.WithCancel(context.Background())
 	agentCtx, stopAgent := context.WithCancel(context.Background())
 	var controllerGroup, agentGroup errgroup.Group
@@ -123,9 +129,10 @@ func (a *app) serve(ctx context.Context, dir string, st *store.Store, emptied fu
 			Private: a.privateFolders(dir),
 		}, agentPipe)
 	})
+	agentGroup.Go(func() error { return guests.run(agentCtx) })
 	controllerGroup.Go(func() error {
 		return controller.Run(controllerCtx, controller.Config{
-			Store: st, Agent: agentClient, Emptied: emptied, Log: a.log.With("part", "controller"),
+			Store: st, Agent: agentClient, Virtual: guests.client, Emptied: emptied, Log: a.log.With("part", "controller"),
 		}, controllerPipe, socket)
 	})
 	return &embedded{
@@ -136,7 +143,7 @@ func (a *app) serve(ctx context.Context, dir string, st *store.Store, emptied fu
 			stopController()
 			err := controllerGroup.Wait()
 			stopAgent()
-			err = errors.Join(err, agentGroup.Wait(), controllerConn.Close(), agentConn.Close())
+			err = errors.Join(err, agentGroup.Wait(), controllerConn.Close(), agentConn.Close(), guests.conn.Close())
 			if st != nil {
 				// Last of all the store, whose lock lets the next process in.
 				err = errors.Join(err, st.Close())
@@ -156,6 +163,39 @@ func (a *app) privateFolders(dir string) []string {
 		}
 	}
 	return all
+}
+
+// guests is the agent of virtual time.
+type guests struct {
+	conn   *grpc.ClientConn
+	client tcplabv1.AgentServiceClient
+	run    func(context.Context) error // until the context ends
+}
+
+// guests prepares that agent; nothing runs before its run.
+func (a *app) guests(dir, hostName string) (*guests, error) {
+	pipe := bufconn.Listen(pipeSize)
+	conn, err := connect(pipe.DialContext)
+	if err != nil {
+		return nil, err
+	}
+	kernels, err := a.kernelFolders()
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return &guests{conn: conn, client: tcplabv1.NewAgentServiceClient(conn), run: func(ctx context.Context) error {
+		return virtual.Run(ctx, virtual.Config{
+			Dir: filepath.Join(dir, "guests"), Kernels: kernels, HostName: hostName, Version: version(), Log: a.log.With("part", "guests"),
+		}, pipe)
+	}}, nil
+}
+
+// firstOfGuest is this process's part where it is the init of a guest in virtual time.
+func firstOfGuest() (status int, is bool) {
+	if !virtual.IsGuest() {
+		return 0, false
+	}
+	return virtual.Guest(), true
 }
 
 // firstOfProgram is this process's part where it is the first one of a program in a node, and

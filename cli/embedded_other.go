@@ -57,6 +57,8 @@ func (a *app) rollbackAgent(context.Context) error { return errNotLinux() }
 
 func dialOnce(context.Context, string) (net.Conn, error) { return nil, errNotLinux() }
 
+func firstOfGuest() (status int, is bool) { return 0, false }
+
 func firstOfProgram() (status int, is bool) { return 0, false }
 
 func (a *app) enterUserNamespace(context.Context, io.Reader) (int, bool, error) { return 0, false, nil }

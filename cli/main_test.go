@@ -22,7 +22,7 @@ import (
 const asProgram = "TCPLAB_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asProgram) != "" {
+	if os.Getenv(asProgram) != "" || os.Getpid() == 1 { // the init of a guest has no such variable
 		os.Exit(Main(os.Args[1:], Process()))
 	}
 	goleak.VerifyTestMain(m)

@@ -134,6 +134,9 @@ func (a *app) printVerdict(r *tcplabv1.RunReport) error {
 	if r.GetKernel() != "" {
 		parts = append(parts, "Linux "+r.GetKernel())
 	}
+	if v := r.GetVirtualTime(); v != nil {
+		parts = append(parts, fmt.Sprintf("%s (configuration %s), %.2g times as fast as the clock", timeWord(r.GetTime()), v.GetConfigHash(), v.GetSpeedup()))
+	}
 	parts = append(parts, fmt.Sprintf("seed %d", r.GetSeed()))
 	word := a.verdict(r.GetVerdict())
 	if r.GetState() != tcplabv1.RunState_RUN_STATE_SUCCEEDED {
@@ -141,6 +144,14 @@ func (a *app) printVerdict(r *tcplabv1.RunReport) error {
 	}
 	_, err := fmt.Fprintf(a.Out, "%s %s: %s\n", r.GetId(), word, strings.Join(parts, "; "))
 	return err
+}
+
+// timeWord is the clock by which a run went, in words.
+func timeWord(mode tcplabv1.TimeMode) string {
+	if mode == tcplabv1.TimeMode_TIME_MODE_RELAXED {
+		return "relaxed virtual time"
+	}
+	return "virtual time"
 }
 
 func plural(n int, noun string) string {

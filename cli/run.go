@@ -32,6 +32,7 @@ type runFlags struct {
 	dryRun  bool
 	keep    bool
 	exec    execFlag
+	virtual string
 	output  format
 }
 
@@ -51,12 +52,19 @@ A lab file whose exec flows run programs of this host needs --allow-exec: what
 you have not read may do what any program may that nobody started.
 --allow-exec=root lets those that ask for it run as root.
 
+With --virtual each trial runs in a guest kernel whose clock jumps while all wait
+and stands still while a program runs: the same TCP and netem, exact, untouched by
+what else the machine does, without root, and trials of a sweep in parallel. The
+guest kernel is built once (tcplab kernel build). --virtual=relaxed lets the clock
+go on while programs run, for those that poll it.
+
 Exit status: 0 all expectations hold; 1 one does not; 2 wrong usage or lab;
 3 this host cannot run it; 4 a trial could not be carried out, or a link was
 not what it should be; 130 interrupted.`,
 		Example: `  tcplab run handshake
   tcplab run nagle --set rtt=1ms,20ms --repeat 3
   tcplab run ./mine.yaml --dry-run
+  tcplab run slow-start --virtual --set rtt=1ms,10ms,100ms
   tcplab run slow-start -o json | jq .verdict`,
 		Args: exactArgs("the name of a lab or a lab file"),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
@@ -78,7 +86,10 @@ not what it should be; 130 interrupted.`,
 	flags.BoolVar(&f.keep, "keep", false, "after a failure, hold the nodes to look around until interrupted")
 	flags.Var(&f.exec, "allow-exec", "let the lab's exec flows start programs of this host, as `nobody` or as root too")
 	flags.Lookup("allow-exec").NoOptDefVal = "nobody"
+	flags.StringVar(&f.virtual, "virtual", "", "run in virtual time: exact, or relaxed for programs that poll the clock")
+	flags.Lookup("virtual").NoOptDefVal = "exact"
 	outputFlag(cmd, &f.output)
+	_ = cmd.RegisterFlagCompletionFunc("virtual", cobra.FixedCompletions([]string{"exact", "relaxed"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("engine", cobra.FixedCompletions([]string{"auto", "netem", "wire"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
@@ -124,7 +135,7 @@ func (a *app) run(ctx context.Context, arg string, f *runFlags) error {
 	if err != nil {
 		return err
 	}
-	if remote == nil {
+	if remote == nil && f.virtual == "" { // a guest's root is its own
 		if status, entered, err := a.enterUserNamespace(ctx, stdin); entered || err != nil {
 			if err == nil && status != 0 {
 				err = &statusError{status: status}
@@ -324,6 +335,15 @@ func (f *runFlags) options() (*tcplabv1.RunOptions, error) {
 		options.Engine = tcplabv1.Engine_ENGINE_WIRE
 	default:
 		return nil, usageError("--engine %q: want auto, netem or wire", f.engine)
+	}
+	switch f.virtual {
+	case "":
+	case "exact":
+		options.Time = tcplabv1.TimeMode_TIME_MODE_VIRTUAL
+	case "relaxed":
+		options.Time = tcplabv1.TimeMode_TIME_MODE_RELAXED
+	default:
+		return nil, usageError("--virtual=%s: want exact or relaxed", f.virtual)
 	}
 	if f.repeat > maxRepeat {
 		return nil, usageError("--repeat %d: want at most %d", f.repeat, maxRepeat)

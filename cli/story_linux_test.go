@@ -72,3 +72,9 @@ func TestDoctor(t *testing.T) {
 		}
 	}
 }
+
+// TestVirtualStories runs labs in guest kernels.
+func TestVirtualStories(t *testing.T) {
+	folder := need.GuestKernel(t)
+	scripttest.Test(t, t.Context(), storyEngine(t), append(storyEnv(), kernelDirVar+"="+folder), "testdata/script/virtual/*.txt")
+}
