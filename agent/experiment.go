@@ -27,7 +27,7 @@ type experiment struct {
 	byName  map[string]*member
 
 	stop   context.CancelCauseFunc // ends all flows; set by run
-	once   sync.Once               // guards failed
+	first  sync.Once               // guards failed
 	failed error                   // the first failure of a flow that may not fail
 }
 
@@ -125,6 +125,36 @@ func (x *experiment) carryOut(ctx context.Context, m *member, begin time.Time) *
 	if m.ready != nil {
 		return unbegun(m.spec, m.ready)
 	}
+	planned := max(1, int(m.spec.GetRepeat()))
+	if planned == 1 {
+		return m.traffic.Run(ctx)
+	}
+	var times []*tcplabv1.FlowResult
+	for len(times) < planned {
+		r := x.once(ctx, m, len(times) > 0)
+		times = append(times, r)
+		if r.GetOutcome() != tcplabv1.FlowOutcome_FLOW_OUTCOME_COMPLETED && (!m.spec.GetMayFail() || ctx.Err() != nil) {
+			break
+		}
+	}
+	return flow.Repeated(times, planned)
+}
+
+// once carries a flow out that is repeated; again: it was carried out before.
+func (x *experiment) once(ctx context.Context, m *member, again bool) *tcplabv1.FlowResult {
+	if again {
+		if err := waitUntil(ctx, time.Now().Add(m.spec.GetRepeatGap().AsDuration())); err != nil {
+			return unbegun(m.spec, &flow.Stopped{Doing: "waiting for its next time", Cause: err})
+		}
+		next, err := x.prepare(ctx, m.spec)
+		if err = errors.Join(err, m.traffic.Close()); err != nil {
+			if next != nil {
+				err = errors.Join(err, next.Close())
+			}
+			return unbegun(m.spec, err)
+		}
+		m.traffic = next
+	}
 	return m.traffic.Run(ctx)
 }
 
@@ -135,7 +165,7 @@ func (x *experiment) ended(m *member, r *tcplabv1.FlowResult) {
 	m.fatal = r.GetOutcome() != tcplabv1.FlowOutcome_FLOW_OUTCOME_COMPLETED && !m.spec.GetMayFail()
 	close(m.ended)
 	if m.fatal && r.GetOutcome() != tcplabv1.FlowOutcome_FLOW_OUTCOME_SKIPPED {
-		x.once.Do(func() { // the others' failures are its consequence
+		x.first.Do(func() { // the others' failures are its consequence
 			x.failed = fmt.Errorf("flow %s: %s", r.GetName(), r.GetError())
 			x.stop(fmt.Errorf("flow %s failed", r.GetName()))
 		})

@@ -161,3 +161,47 @@ func TestAgreedStart(t *testing.T) {
 		t.Error("a cancelled trial succeeded")
 	}
 }
+
+func TestFlowThatIsRepeated(t *testing.T) {
+	often := bulk("often", 10_000)
+	often.Repeat, often.RepeatGap = 3, durationpb.New(20*time.Millisecond)
+	next := bulk("next", 1)
+	next.After = []string{"often"}
+	ended, order := carriedOut(t, limit, often, next)
+	if ended.GetFailure() != "" || !slices.Equal(order, []string{"often", "next"}) {
+		t.Fatalf("%q, in the order %v", ended.GetFailure(), order)
+	}
+	f := ended.GetResult().GetFlows()[0]
+	if len(f.GetRepetitions()) != 3 || f.GetBytes() != 30_000 || f.GetLatency().GetCount() != 3 || f.GetConnect().GetCount() != 3 || f.GetGoodputBps() <= 0 {
+		t.Errorf("%v", f)
+	}
+	for i, r := range f.GetRepetitions() {
+		if r.GetBytes() != 10_000 || r.GetClient().GetTcpInfo().GetBytesAcked() != 10_001 {
+			t.Errorf("time %d: %v", i+1, r)
+		}
+	}
+	if took := ended.GetResult().GetElapsed().AsDuration(); took < 40*time.Millisecond {
+		t.Errorf("with two gaps of 20 ms it took %v", took)
+	}
+	if opened := ended.GetResult().GetCounters()[0].GetValues()["TcpActiveOpens"]; opened != 4 {
+		t.Errorf("%d connections", opened)
+	}
+}
+
+func TestRepeatedFlowThatFails(t *testing.T) {
+	for mayFail, want := range map[bool]int{true: 3, false: 1} {
+		f := bulk("f", 1)
+		f.Repeat, f.MayFail, f.Fault = 3, mayFail, tcplabv1.FlowFault_FLOW_FAULT_REFUSE
+		ended, _ := carriedOut(t, limit, f)
+		r := ended.GetResult().GetFlows()[0]
+		if len(r.GetRepetitions()) != want || r.GetOutcome() != tcplabv1.FlowOutcome_FLOW_OUTCOME_REFUSED || !strings.HasPrefix(r.GetError(), "time 1 of 3: ") {
+			t.Errorf("where it may fail is %v: %d times, %s: %s", mayFail, len(r.GetRepetitions()), r.GetOutcome(), r.GetError())
+		}
+	}
+	stuck := slow("stuck")
+	stuck.Repeat, stuck.MayFail = 3, true
+	ended, _ := carriedOut(t, 300*time.Millisecond, stuck)
+	if r := ended.GetResult().GetFlows()[0]; len(r.GetRepetitions()) != 1 || r.GetOutcome() != tcplabv1.FlowOutcome_FLOW_OUTCOME_DEADLINE {
+		t.Errorf("at the deadline: %d times, %s", len(r.GetRepetitions()), r.GetOutcome())
+	}
+}

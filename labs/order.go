@@ -14,6 +14,8 @@ type orderSpec struct {
 	Start    *duration `yaml:"start" jsonschema_description:"When the flow begins, after the experiment's start, or after the end of the flows in after; up to 24h. Default 0."`
 	After    []string  `yaml:"after" jsonschema_description:"Flows of the same experiment after whose end it begins: one, or a list. Default: none."`
 	Duration *duration `yaml:"duration" jsonschema_description:"When the flow is ended in order, since its beginning, up to 24h: it begins nothing more. Default: when it has done all it should."`
+	Repeat   *count    `yaml:"repeat" jsonschema_description:"How often the flow is carried out, one time after another, 1 to 1000. Default 1."`
+	Gap      *duration `yaml:"repeat_gap" jsonschema_description:"What is waited between two times, up to 1h. Default 0."`
 	MayFail  *toggle   `yaml:"may_fail" jsonschema_description:"Whether the trial goes on, and succeeds, where this flow does not complete. Default false."`
 	Fault    *fault    `yaml:"fault" jsonschema_description:"What the server of a bulk, transaction, burst or connect does wrong: refuse (it does not listen), reset (it resets the connection once it has read something), deaf (it never reads nor answers). Default: nothing."`
 }
@@ -25,10 +27,14 @@ func (v *fault) read(d *decoder, n *node) { *v = fault(d.choice(n, faultChoices(
 func faultChoices() []string { return choices(tcplabv1.FlowFault(0).Descriptor(), "FLOW_FAULT_") }
 
 func (c *converter) order(s *orderSpec, at *node, f *tcplabv1.Flow, path string) {
-	c.fields(at, path, "start", "start", "after", "after", "duration", "duration", "may_fail", "may_fail", "fault", "fault")
+	c.fields(at, path, "start", "start", "after", "after", "duration", "duration", "repeat", "repeat", "repeat_gap", "repeat_gap", "may_fail", "may_fail", "fault", "fault")
 	f.Start, f.Duration, f.After = s.Start.proto(), s.Duration.proto(), s.After
 	for i := range s.After {
 		c.from(at.get("after").item(i), "%s.after[%d]", path, i)
+	}
+	f.Repeat, f.RepeatGap = c.uint32(at.get("repeat"), s.Repeat), s.Gap.proto()
+	if s.Repeat != nil && *s.Repeat == 0 {
+		c.add(at.get("repeat").at, "", "the flow is carried out at least once")
 	}
 	f.MayFail = s.MayFail != nil && bool(*s.MayFail)
 	if s.Fault != nil {
@@ -45,6 +51,12 @@ func (v *validation) order(field string, f *tcplabv1.Flow, timeout time.Duration
 		v.add(field+".bulk.duration", "raise the experiment's timeout", "the flow sends until %v, but the experiment's timeout is %v", start+d, timeout)
 	} else if d := f.GetDuration().AsDuration(); d > 0 && start+d >= timeout {
 		v.add(field+".duration", "raise the experiment's timeout", "the flow is to end at %v, but the experiment's timeout is %v", start+d, timeout)
+	}
+	times := time.Duration(max(1, f.GetRepeat()))
+	if gap := f.GetRepeatGap().AsDuration(); gap > 0 && times == 1 {
+		v.add(field+".repeat_gap", "give it repeat as well", "a flow that is carried out once has no gap")
+	} else if least := start + (times-1)*(gap+f.GetBulk().GetDuration().AsDuration()); start < timeout && times > 1 && least >= timeout {
+		v.add(field+".repeat", "raise the experiment's timeout", "the last time begins at %v, but the experiment's timeout is %v", least, timeout)
 	}
 	if f.GetBulk().GetDuration() != nil && f.GetDuration() != nil {
 		v.add(field+".duration", "leave one of them out", "the bulk has a duration already")

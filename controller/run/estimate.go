@@ -25,7 +25,7 @@ const (
 //	trial       = overhead + Σ experiments
 //	experiment  = the end of the last flow, at most its timeout
 //	flow        = the last end of those that it comes after + its start + its time,
-//	              at most its duration
+//	              at most its duration, as often as it is repeated, and the gaps
 //	bulk        = R + R·⌈log2(N/IW + 1)⌉ + 8N/C, at its own rate where that is lower, or
 //	              R + its duration
 //	connect     = n/concurrency or the last's due time, times R + exchanges + hold
@@ -65,6 +65,9 @@ func lastEnd(lab *tcplabv1.Lab, experiment *tcplabv1.Experiment) time.Duration {
 		takes := flowTime(flow, there, back)
 		if d := flow.GetDuration().AsDuration(); d > 0 {
 			takes = min(takes, d)
+		}
+		if times := time.Duration(max(1, flow.GetRepeat())); times > 1 {
+			takes = min(never, saturate(times, takes)+saturate(times-1, flow.GetRepeatGap().AsDuration()))
 		}
 		ends[flow.GetName()] = min(never, begin+flow.GetStart().AsDuration()+takes)
 		return ends[flow.GetName()]

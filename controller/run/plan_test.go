@@ -156,6 +156,8 @@ func TestEstimate(t *testing.T) {
 	late.Name = "late"
 	second := bulk(1)
 	second.Start, second.After = durationpb.New(time.Second), []string{"late"}
+	thrice := bulk(1)
+	thrice.Repeat, thrice.RepeatGap = 3, durationpb.New(time.Second)
 	slow := bulk(10_000)
 	slow.GetBulk().RateBps = 8000
 	limited := bulk(math.MaxUint64)
@@ -177,6 +179,7 @@ func TestEstimate(t *testing.T) {
 		{"bursts with gaps", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{burst(time.Second, 2*time.Second)}}, rtt + 30*time.Millisecond + 900*time.Microsecond + 9*time.Second},
 		{"one after another", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{second, late}}, 2*time.Second + 4*rtt + 2*time.Microsecond},
 		{"a duration", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{limited}}, 3 * time.Second},
+		{"three times", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{thrice}}, 3*(2*rtt+time.Microsecond) + 2*time.Second},
 		{"a rate", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{slow}}, 2*rtt + 10*time.Second},
 		{"the timeout", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{bulk(math.MaxUint64)}, Timeout: durationpb.New(7 * time.Second)}, 7 * time.Second},
 	} {

@@ -186,8 +186,11 @@ func (f *Flow) result(c *client, s *server, stopped error) *tcplabv1.FlowResult 
 			Errors: c.errors, ServerErrors: s.errors, Disorderly: c.disorderly + s.disorderly,
 		},
 	}
+	by := string(socket.Client)
+	r.Histograms = []*tcplabv1.LatencyHistogram{c.connects.Histogram("connect", by), c.latencies.Histogram("latency", by)}
 	if c.uncorrected.Count() > 0 {
 		r.Uncorrected = c.uncorrected.Summary()
+		r.Histograms = append(r.Histograms, c.uncorrected.Histogram("uncorrected", by))
 	}
 	for _, end := range []struct {
 		*tcplabv1.FlowEnd

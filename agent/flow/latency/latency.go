@@ -3,6 +3,8 @@ package latency
 
 import (
 	"encoding/base64"
+	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -115,6 +117,32 @@ func (l *Set) Merge(other *Set) {
 	for _, d := range other.exact {
 		l.record(d)
 	}
+}
+
+// ErrNotKept says that of some durations only a summary is left, which cannot be added to others.
+var ErrNotKept = errors.New("the durations were not kept")
+
+// AddSummarised adds the durations of a summary, by the histogram that was made of them where there are
+// several. Without one it is ErrNotKept.
+func (l *Set) AddSummarised(s *tcplabv1.LatencySummary, h *tcplabv1.LatencyHistogram) error {
+	switch {
+	case s.GetCount() == 0:
+		return nil
+	case s.GetCount() == 1:
+		l.Add(s.GetMin().AsDuration())
+		return nil
+	case len(h.GetHdr()) == 0:
+		return ErrNotKept
+	}
+	histogram, err := hdrhistogram.Decode([]byte(base64.StdEncoding.EncodeToString(h.GetHdr())))
+	if err != nil {
+		return fmt.Errorf("read the histogram %s: %w", h.GetName(), err)
+	}
+	l.Merge(&Set{
+		histogram: histogram, count: s.GetCount(), min: s.GetMin().AsDuration(), max: s.GetMax().AsDuration(),
+		sum: float64(s.GetMean().AsDuration()) * float64(s.GetCount()),
+	})
+	return nil
 }
 
 // Summary describes what was collected. A percentile is the least duration

@@ -1462,6 +1462,11 @@ type Flow struct {
 	// one failed that may not fail the experiment stops, and this one is skipped. No flow comes
 	// after itself, not even through others.
 	After []string `protobuf:"bytes,18,rep,name=after,proto3" json:"after,omitempty"`
+	// How often the flow is carried out, one time after another with connections of its own, up to
+	// 1000; 0 means 1. One that does not complete is the last, unless the flow may fail.
+	Repeat uint32 `protobuf:"varint,19,opt,name=repeat,proto3" json:"repeat,omitempty"`
+	// What is waited between the end of one time and the beginning of the next, 0 to 1 h. Default 0.
+	RepeatGap *durationpb.Duration `protobuf:"bytes,20,opt,name=repeat_gap,json=repeatGap,proto3" json:"repeat_gap,omitempty"`
 	// When the flow is ended in order, counted from its beginning: it begins nothing more, what is under
 	// way is finished, and its outcome is COMPLETED. Up to 24 h; unset: when it has done
 	// all it should.
@@ -1622,6 +1627,20 @@ func (x *Flow) GetSource() string {
 func (x *Flow) GetAfter() []string {
 	if x != nil {
 		return x.After
+	}
+	return nil
+}
+
+func (x *Flow) GetRepeat() uint32 {
+	if x != nil {
+		return x.Repeat
+	}
+	return 0
+}
+
+func (x *Flow) GetRepeatGap() *durationpb.Duration {
+	if x != nil {
+		return x.RepeatGap
 	}
 	return nil
 }
@@ -2441,7 +2460,7 @@ const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\"\x02\b\x012\x04\x10\xc0\x84=R\x0esampleInterval\x12C\n" +
 	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x05*\x00R\atimeout\x12.\n" +
 	"\aobserve\x18\x05 \x01(\v2\x14.tcplab.v1.ObserversR\aobserve\x12,\n" +
-	"\acapture\x18\b \x01(\v2\x12.tcplab.v1.CaptureR\acapture\"\xc7\x06\n" +
+	"\acapture\x18\b \x01(\v2\x12.tcplab.v1.CaptureR\acapture\"\xb2\a\n" +
 	"\x04Flow\x12.\n" +
 	"\x04name\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x18(2\x11^[a-z][a-z0-9_]*$R\x04name\x12\x1f\n" +
 	"\x06client\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x06client\x12\x1f\n" +
@@ -2457,7 +2476,11 @@ const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\x06socket\x18\x0f \x01(\v2\x18.tcplab.v1.SocketOptionsR\x06socket\x12?\n" +
 	"\x05start\x18\x10 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\x05start\x12\x1f\n" +
 	"\x06source\x18\x11 \x01(\tB\a\xbaH\x04r\x02\x18-R\x06source\x12%\n" +
-	"\x05after\x18\x12 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\xe8\a\"\x04r\x02\x10\x01R\x05after\x12E\n" +
+	"\x05after\x18\x12 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\xe8\a\"\x04r\x02\x10\x01R\x05after\x12 \n" +
+	"\x06repeat\x18\x13 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\x06repeat\x12G\n" +
+	"\n" +
+	"repeat_gap\x18\x14 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
+	"\xaa\x01\a\"\x03\b\x90\x1c2\x00R\trepeatGap\x12E\n" +
 	"\bduration\x18\x15 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x05*\x00R\bduration\x12\x19\n" +
 	"\bmay_fail\x18\x16 \x01(\bR\amayFail\x12,\n" +
 	"\aresolve\x18\x1a \x01(\v2\x12.tcplab.v1.ResolveR\aresolve\x124\n" +
@@ -2675,26 +2698,27 @@ var file_tcplab_v1_lab_proto_depIdxs = []int32{
 	38, // 49: tcplab.v1.Flow.exec:type_name -> tcplab.v1.Exec
 	19, // 50: tcplab.v1.Flow.socket:type_name -> tcplab.v1.SocketOptions
 	24, // 51: tcplab.v1.Flow.start:type_name -> google.protobuf.Duration
-	24, // 52: tcplab.v1.Flow.duration:type_name -> google.protobuf.Duration
-	39, // 53: tcplab.v1.Flow.resolve:type_name -> tcplab.v1.Resolve
-	40, // 54: tcplab.v1.Flow.fault:type_name -> tcplab.v1.FlowFault
-	24, // 55: tcplab.v1.Bulk.duration:type_name -> google.protobuf.Duration
-	41, // 56: tcplab.v1.Bulk.rate_schedule:type_name -> tcplab.v1.RateStep
-	42, // 57: tcplab.v1.Bulk.steady:type_name -> tcplab.v1.Steady
-	24, // 58: tcplab.v1.Transaction.think_time:type_name -> google.protobuf.Duration
-	24, // 59: tcplab.v1.Transaction.server_time:type_name -> google.protobuf.Duration
-	41, // 60: tcplab.v1.Transaction.rate_schedule:type_name -> tcplab.v1.RateStep
-	43, // 61: tcplab.v1.SocketOptions.keep_alive:type_name -> tcplab.v1.KeepAlive
-	24, // 62: tcplab.v1.SocketOptions.user_timeout:type_name -> google.protobuf.Duration
-	24, // 63: tcplab.v1.SocketOptions.linger:type_name -> google.protobuf.Duration
-	44, // 64: tcplab.v1.SocketOptions.local_ports:type_name -> tcplab.v1.PortRange
-	4,  // 65: tcplab.v1.Expectation.over:type_name -> tcplab.v1.Over
-	45, // 66: tcplab.v1.Lab.PointEntry.value:type_name -> google.protobuf.Value
-	67, // [67:67] is the sub-list for method output_type
-	67, // [67:67] is the sub-list for method input_type
-	67, // [67:67] is the sub-list for extension type_name
-	67, // [67:67] is the sub-list for extension extendee
-	0,  // [0:67] is the sub-list for field type_name
+	24, // 52: tcplab.v1.Flow.repeat_gap:type_name -> google.protobuf.Duration
+	24, // 53: tcplab.v1.Flow.duration:type_name -> google.protobuf.Duration
+	39, // 54: tcplab.v1.Flow.resolve:type_name -> tcplab.v1.Resolve
+	40, // 55: tcplab.v1.Flow.fault:type_name -> tcplab.v1.FlowFault
+	24, // 56: tcplab.v1.Bulk.duration:type_name -> google.protobuf.Duration
+	41, // 57: tcplab.v1.Bulk.rate_schedule:type_name -> tcplab.v1.RateStep
+	42, // 58: tcplab.v1.Bulk.steady:type_name -> tcplab.v1.Steady
+	24, // 59: tcplab.v1.Transaction.think_time:type_name -> google.protobuf.Duration
+	24, // 60: tcplab.v1.Transaction.server_time:type_name -> google.protobuf.Duration
+	41, // 61: tcplab.v1.Transaction.rate_schedule:type_name -> tcplab.v1.RateStep
+	43, // 62: tcplab.v1.SocketOptions.keep_alive:type_name -> tcplab.v1.KeepAlive
+	24, // 63: tcplab.v1.SocketOptions.user_timeout:type_name -> google.protobuf.Duration
+	24, // 64: tcplab.v1.SocketOptions.linger:type_name -> google.protobuf.Duration
+	44, // 65: tcplab.v1.SocketOptions.local_ports:type_name -> tcplab.v1.PortRange
+	4,  // 66: tcplab.v1.Expectation.over:type_name -> tcplab.v1.Over
+	45, // 67: tcplab.v1.Lab.PointEntry.value:type_name -> google.protobuf.Value
+	68, // [68:68] is the sub-list for method output_type
+	68, // [68:68] is the sub-list for method input_type
+	68, // [68:68] is the sub-list for extension type_name
+	68, // [68:68] is the sub-list for extension extendee
+	0,  // [0:68] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_lab_proto_init() }

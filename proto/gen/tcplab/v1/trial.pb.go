@@ -1078,6 +1078,11 @@ type FlowResult struct {
 	// and outcome, its ends, its own goodput. `client` and `server` of the flow then have the
 	// sums of bytes, and no TCP_INFO and series, which are a connection's.
 	Streams []*FlowResult `protobuf:"bytes,18,rep,name=streams,proto3" json:"streams,omitempty"`
+	// Each time that a flow was carried out which is repeated, in their order. Of the flow itself are then the
+	// sums of bytes, the latencies of all times together, unset where they were not kept so that they add up
+	// (`histograms`), the goodput of all bytes over the time that all took, and how the first ended that did not
+	// complete; what only a kind of flow has is with each.
+	Repetitions []*FlowResult `protobuf:"bytes,19,rep,name=repetitions,proto3" json:"repetitions,omitempty"`
 	// What a bulk alone has; unset for all other flows.
 	Bulk *BulkResult `protobuf:"bytes,25,opt,name=bulk,proto3" json:"bulk,omitempty"`
 	// Time that looking the server's name up took before the flow connected, or until it failed;
@@ -1236,6 +1241,13 @@ func (x *FlowResult) GetExec() *ExecResult {
 func (x *FlowResult) GetStreams() []*FlowResult {
 	if x != nil {
 		return x.Streams
+	}
+	return nil
+}
+
+func (x *FlowResult) GetRepetitions() []*FlowResult {
+	if x != nil {
+		return x.Repetitions
 	}
 	return nil
 }
@@ -2573,7 +2585,7 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	" \x01(\x04R\treordered\x12\x14\n" +
 	"\x05early\x18\v \x01(\x04R\x05early\x12\x16\n" +
 	"\x06queued\x18\f \x01(\rR\x06queued\x12!\n" +
-	"\fqueued_bytes\x18\r \x01(\x04R\vqueuedBytes\"\x89\a\n" +
+	"\fqueued_bytes\x18\r \x01(\x04R\vqueuedBytes\"\xc2\a\n" +
 	"\n" +
 	"FlowResult\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
@@ -2594,7 +2606,8 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\vconnections\x18\x0e \x01(\v2\x16.tcplab.v1.ConnectionsR\vconnections\x12&\n" +
 	"\x03dns\x18\x10 \x01(\v2\x14.tcplab.v1.DnsResultR\x03dns\x12)\n" +
 	"\x04exec\x18\x11 \x01(\v2\x15.tcplab.v1.ExecResultR\x04exec\x12/\n" +
-	"\astreams\x18\x12 \x03(\v2\x15.tcplab.v1.FlowResultR\astreams\x12)\n" +
+	"\astreams\x18\x12 \x03(\v2\x15.tcplab.v1.FlowResultR\astreams\x127\n" +
+	"\vrepetitions\x18\x13 \x03(\v2\x15.tcplab.v1.FlowResultR\vrepetitions\x12)\n" +
 	"\x04bulk\x18\x19 \x01(\v2\x15.tcplab.v1.BulkResultR\x04bulk\x123\n" +
 	"\aresolve\x18\x1a \x01(\v2\x19.tcplab.v1.LatencySummaryR\aresolve\x12;\n" +
 	"\n" +
@@ -2858,43 +2871,44 @@ var file_tcplab_v1_trial_proto_depIdxs = []int32{
 	31, // 35: tcplab.v1.FlowResult.dns:type_name -> tcplab.v1.DnsResult
 	32, // 36: tcplab.v1.FlowResult.exec:type_name -> tcplab.v1.ExecResult
 	11, // 37: tcplab.v1.FlowResult.streams:type_name -> tcplab.v1.FlowResult
-	12, // 38: tcplab.v1.FlowResult.bulk:type_name -> tcplab.v1.BulkResult
-	16, // 39: tcplab.v1.FlowResult.resolve:type_name -> tcplab.v1.LatencySummary
-	33, // 40: tcplab.v1.FlowResult.histograms:type_name -> tcplab.v1.LatencyHistogram
-	25, // 41: tcplab.v1.BulkResult.steady_at:type_name -> google.protobuf.Duration
-	16, // 42: tcplab.v1.Connections.request:type_name -> tcplab.v1.LatencySummary
-	14, // 43: tcplab.v1.Connections.errors:type_name -> tcplab.v1.ConnectionErrors
-	14, // 44: tcplab.v1.Connections.server_errors:type_name -> tcplab.v1.ConnectionErrors
-	25, // 45: tcplab.v1.WriteTiming.at:type_name -> google.protobuf.Duration
-	25, // 46: tcplab.v1.WriteTiming.blocked:type_name -> google.protobuf.Duration
-	25, // 47: tcplab.v1.WriteTiming.first:type_name -> google.protobuf.Duration
-	25, // 48: tcplab.v1.WriteTiming.latency:type_name -> google.protobuf.Duration
-	25, // 49: tcplab.v1.LatencySummary.min:type_name -> google.protobuf.Duration
-	25, // 50: tcplab.v1.LatencySummary.mean:type_name -> google.protobuf.Duration
-	25, // 51: tcplab.v1.LatencySummary.p50:type_name -> google.protobuf.Duration
-	25, // 52: tcplab.v1.LatencySummary.p90:type_name -> google.protobuf.Duration
-	25, // 53: tcplab.v1.LatencySummary.p99:type_name -> google.protobuf.Duration
-	25, // 54: tcplab.v1.LatencySummary.max:type_name -> google.protobuf.Duration
-	19, // 55: tcplab.v1.FlowEnd.tcp_info:type_name -> tcplab.v1.TcpInfo
-	18, // 56: tcplab.v1.FlowEnd.cwnd_series:type_name -> tcplab.v1.CwndChange
-	34, // 57: tcplab.v1.FlowEnd.socket:type_name -> tcplab.v1.SocketOptions
-	35, // 58: tcplab.v1.FlowEnd.congestion_info:type_name -> tcplab.v1.CongestionInfo
-	36, // 59: tcplab.v1.FlowEnd.states:type_name -> tcplab.v1.StateChange
-	25, // 60: tcplab.v1.CwndChange.at:type_name -> google.protobuf.Duration
-	25, // 61: tcplab.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
-	25, // 62: tcplab.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
-	25, // 63: tcplab.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
-	25, // 64: tcplab.v1.TcpInfo.rttvar:type_name -> google.protobuf.Duration
-	25, // 65: tcplab.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
-	25, // 66: tcplab.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
-	25, // 67: tcplab.v1.TcpInfo.rwnd_limited:type_name -> google.protobuf.Duration
-	25, // 68: tcplab.v1.TcpInfo.sndbuf_limited:type_name -> google.protobuf.Duration
-	22, // 69: tcplab.v1.NodeCounters.values:type_name -> tcplab.v1.NodeCounters.ValuesEntry
-	70, // [70:70] is the sub-list for method output_type
-	70, // [70:70] is the sub-list for method input_type
-	70, // [70:70] is the sub-list for extension type_name
-	70, // [70:70] is the sub-list for extension extendee
-	0,  // [0:70] is the sub-list for field type_name
+	11, // 38: tcplab.v1.FlowResult.repetitions:type_name -> tcplab.v1.FlowResult
+	12, // 39: tcplab.v1.FlowResult.bulk:type_name -> tcplab.v1.BulkResult
+	16, // 40: tcplab.v1.FlowResult.resolve:type_name -> tcplab.v1.LatencySummary
+	33, // 41: tcplab.v1.FlowResult.histograms:type_name -> tcplab.v1.LatencyHistogram
+	25, // 42: tcplab.v1.BulkResult.steady_at:type_name -> google.protobuf.Duration
+	16, // 43: tcplab.v1.Connections.request:type_name -> tcplab.v1.LatencySummary
+	14, // 44: tcplab.v1.Connections.errors:type_name -> tcplab.v1.ConnectionErrors
+	14, // 45: tcplab.v1.Connections.server_errors:type_name -> tcplab.v1.ConnectionErrors
+	25, // 46: tcplab.v1.WriteTiming.at:type_name -> google.protobuf.Duration
+	25, // 47: tcplab.v1.WriteTiming.blocked:type_name -> google.protobuf.Duration
+	25, // 48: tcplab.v1.WriteTiming.first:type_name -> google.protobuf.Duration
+	25, // 49: tcplab.v1.WriteTiming.latency:type_name -> google.protobuf.Duration
+	25, // 50: tcplab.v1.LatencySummary.min:type_name -> google.protobuf.Duration
+	25, // 51: tcplab.v1.LatencySummary.mean:type_name -> google.protobuf.Duration
+	25, // 52: tcplab.v1.LatencySummary.p50:type_name -> google.protobuf.Duration
+	25, // 53: tcplab.v1.LatencySummary.p90:type_name -> google.protobuf.Duration
+	25, // 54: tcplab.v1.LatencySummary.p99:type_name -> google.protobuf.Duration
+	25, // 55: tcplab.v1.LatencySummary.max:type_name -> google.protobuf.Duration
+	19, // 56: tcplab.v1.FlowEnd.tcp_info:type_name -> tcplab.v1.TcpInfo
+	18, // 57: tcplab.v1.FlowEnd.cwnd_series:type_name -> tcplab.v1.CwndChange
+	34, // 58: tcplab.v1.FlowEnd.socket:type_name -> tcplab.v1.SocketOptions
+	35, // 59: tcplab.v1.FlowEnd.congestion_info:type_name -> tcplab.v1.CongestionInfo
+	36, // 60: tcplab.v1.FlowEnd.states:type_name -> tcplab.v1.StateChange
+	25, // 61: tcplab.v1.CwndChange.at:type_name -> google.protobuf.Duration
+	25, // 62: tcplab.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
+	25, // 63: tcplab.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
+	25, // 64: tcplab.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
+	25, // 65: tcplab.v1.TcpInfo.rttvar:type_name -> google.protobuf.Duration
+	25, // 66: tcplab.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
+	25, // 67: tcplab.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
+	25, // 68: tcplab.v1.TcpInfo.rwnd_limited:type_name -> google.protobuf.Duration
+	25, // 69: tcplab.v1.TcpInfo.sndbuf_limited:type_name -> google.protobuf.Duration
+	22, // 70: tcplab.v1.NodeCounters.values:type_name -> tcplab.v1.NodeCounters.ValuesEntry
+	71, // [71:71] is the sub-list for method output_type
+	71, // [71:71] is the sub-list for method input_type
+	71, // [71:71] is the sub-list for extension type_name
+	71, // [71:71] is the sub-list for extension extendee
+	0,  // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_trial_proto_init() }
