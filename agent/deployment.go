@@ -34,7 +34,7 @@ type deployment struct {
 	built    chan struct{} // closed when what follows is set, and constant
 	err      error         // why it does not stand
 	plan     *topology.Plan
-	paths    map[string]topology.Path // by flow
+	paths    map[string][]topology.Path // by flow
 	engines  *engines
 	choice   *choice
 	standing *topology.Standing
@@ -136,16 +136,25 @@ func Validate(lab *tcplabv1.Lab) error {
 	return invalid
 }
 
-// paths finds the way of each flow, before anything is built.
-func paths(plan *topology.Plan, lab *tcplabv1.Lab) (map[string]topology.Path, error) {
-	all := make(map[string]topology.Path)
+// paths finds the way of each flow, before anything is built: one hop, or where it has proxies one to
+// each of them and one from the last.
+func paths(plan *topology.Plan, lab *tcplabv1.Lab) (map[string][]topology.Path, error) {
+	all := make(map[string][]topology.Path)
 	for _, e := range lab.GetExperiments() {
 		for _, f := range e.GetFlows() {
-			path, err := plan.Path(f.GetClient(), f.GetServer(), f.GetFamily() == tcplabv1.IpFamily_IP_FAMILY_IPV6)
-			if err != nil {
-				return nil, fmt.Errorf("flow %s: %w", f.GetName(), err)
+			from, six := f.GetClient(), f.GetFamily() == tcplabv1.IpFamily_IP_FAMILY_IPV6
+			var nodes []string
+			for _, p := range f.GetHttp().GetVia() {
+				nodes = append(nodes, p.GetNode())
 			}
-			all[f.GetName()] = path
+			for _, to := range append(nodes, f.GetServer()) {
+				hop, err := plan.Path(from, to, six)
+				if err != nil {
+					return nil, fmt.Errorf("flow %s: %w", f.GetName(), err)
+				}
+				all[f.GetName()] = append(all[f.GetName()], hop)
+				from = to
+			}
 		}
 	}
 	return all, nil

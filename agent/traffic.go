@@ -15,6 +15,7 @@ import (
 	"github.com/tcplab/tcplab/agent/flow/command"
 	"github.com/tcplab/tcplab/agent/flow/connect"
 	nameserver "github.com/tcplab/tcplab/agent/flow/dns"
+	"github.com/tcplab/tcplab/agent/flow/web"
 	"github.com/tcplab/tcplab/agent/program"
 	"github.com/tcplab/tcplab/internal/rpcerr"
 	"github.com/tcplab/tcplab/labs"
@@ -45,10 +46,10 @@ func (a *agent) newTraffic(t *trial, spec *tcplabv1.Flow, e *tcplabv1.Experiment
 	}
 	if spec.GetDns() != nil {
 		return nameserver.New(spec, nameserver.Config{
-			Client: cfg.Client.NS, Server: cfg.Server.NS, Address: cfg.Server.Addr, Nodes: t.deployment.plan.Names(t.deployment.paths[spec.GetName()].Client),
+			Client: cfg.Client.NS, Server: cfg.Server.NS, Address: cfg.Server.Addr, Nodes: t.deployment.plan.Names(t.deployment.paths[spec.GetName()][0].Client),
 		})
 	}
-	f, err := newConnecting(spec, cfg)
+	f, err := newConnecting(spec, cfg, t.deployment.proxies(spec, watching))
 	if err != nil || spec.GetResolve() == nil {
 		return f, err
 	}
@@ -60,9 +61,12 @@ func (a *agent) newTraffic(t *trial, spec *tcplabv1.Flow, e *tcplabv1.Experiment
 }
 
 // newConnecting is newTraffic for flows whose client connects.
-func newConnecting(spec *tcplabv1.Flow, cfg flow.Config) (traffic, error) {
-	if spec.GetConnect() != nil {
+func newConnecting(spec *tcplabv1.Flow, cfg flow.Config, via []web.Hop) (traffic, error) {
+	switch {
+	case spec.GetConnect() != nil:
 		return connect.New(spec, cfg)
+	case spec.GetHttp() != nil:
+		return web.New(spec, web.Config{Config: cfg, Via: via})
 	}
 	return flow.New(spec, cfg)
 }
@@ -70,7 +74,8 @@ func newConnecting(spec *tcplabv1.Flow, cfg flow.Config) (traffic, error) {
 // flowConfig is what the flow is given beside its specification.
 func (a *agent) flowConfig(d *deployment, spec *tcplabv1.Flow, e *tcplabv1.Experiment, watching *observation) (flow.Config, error) {
 	path := d.paths[spec.GetName()]
-	source := path.Source
+	first, last := path[0], path[len(path)-1]
+	source := first.Source
 	if text := spec.GetSource(); text != "" {
 		var err error
 		if source, err = netip.ParseAddr(text); err != nil {
@@ -79,12 +84,12 @@ func (a *agent) flowConfig(d *deployment, spec *tcplabv1.Flow, e *tcplabv1.Exper
 	}
 	return flow.Config{
 		Client: flow.End{
-			Node: spec.GetClient(), NS: d.standing.Nodes[path.Client], Addr: source,
-			Flow: spec.GetName(), Owners: watching.owners[path.Client],
+			Node: spec.GetClient(), NS: d.standing.Nodes[first.Client], Addr: source,
+			Flow: spec.GetName(), Owners: watching.owners[first.Client],
 		},
 		Server: flow.End{
-			Node: spec.GetServer(), NS: d.standing.Nodes[path.Server], Addr: path.Destination,
-			Flow: spec.GetName(), Owners: watching.owners[path.Server],
+			Node: spec.GetServer(), NS: d.standing.Nodes[last.Server], Addr: last.Destination,
+			Flow: spec.GetName(), Owners: watching.owners[last.Server],
 		},
 		SampleInterval:   e.GetSampleInterval().AsDuration(),
 		SampleCongestion: e.GetObserve().GetCongestion(),
@@ -92,6 +97,22 @@ func (a *agent) flowConfig(d *deployment, spec *tcplabv1.Flow, e *tcplabv1.Exper
 		Sampler:          watching.sampler,
 		Log:              a.cfg.Log,
 	}, nil
+}
+
+// proxies are where a flow's are.
+func (d *deployment) proxies(spec *tcplabv1.Flow, watching *observation) []web.Hop {
+	var all []web.Hop
+	path := d.paths[spec.GetName()]
+	for i, hop := range path[1:] {
+		all = append(all, web.Hop{
+			End: flow.End{
+				Node: d.plan.Nodes[hop.Client].Name, NS: d.standing.Nodes[hop.Client], Addr: path[i].Destination,
+				Flow: spec.GetName(), Owners: watching.owners[hop.Client],
+			},
+			Out: hop.Source,
+		})
+	}
+	return all
 }
 
 // permit refuses a trial whose exec flows would start what is not permitted.

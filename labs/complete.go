@@ -173,6 +173,9 @@ func completeFlow(f *tcplabv1.Flow) {
 	if f.GetDns() != nil {
 		return // it has no connection
 	}
+	if h := f.GetHttp(); h != nil {
+		completeHTTP(h)
+	}
 	if f.GetExec() != nil {
 		completeExec(f.GetExec())
 		return // its sockets are its programs' own

@@ -135,6 +135,8 @@ func (c *converter) flow(s *flowSpec, path string) *tcplabv1.Flow {
 		c.dns(s.DNS, f, path)
 	case s.Exec != nil:
 		c.exec(s.Exec, f, path)
+	case s.HTTP != nil:
+		c.http(s.HTTP, f, path)
 	default:
 		c.add(s.At.at, "give it one of "+strings.Join(flowKinds(), ", "), "the flow does nothing")
 	}
@@ -146,7 +148,9 @@ func (c *converter) flow(s *flowSpec, path string) *tcplabv1.Flow {
 }
 
 // flowKinds are the keys of what a flow does.
-func flowKinds() []string { return []string{"bulk", "transaction", "burst", "connect", "dns", "exec"} }
+func flowKinds() []string {
+	return []string{"bulk", "transaction", "burst", "connect", "http", "dns", "exec"}
+}
 
 func (c *converter) ends(n *node, path string) {
 	c.from(n.get("from"), "%s.client", path)

@@ -74,6 +74,7 @@ type flowSpec struct {
 	Connect     *connectSpec     `yaml:"connect" jsonschema_description:"Many connections, each made, perhaps used, and ended."`
 	DNS         *dnsSpec         `yaml:"dns" jsonschema_description:"A name server, and lookups of names."`
 	Exec        *execSpec        `yaml:"exec" jsonschema_description:"Programs in the nodes: a server's, a client's, or both."`
+	HTTP        *httpSpec        `yaml:"http" jsonschema_description:"A page fetched, or a server loaded, over HTTP."`
 	Resolve     *resolveSpec     `yaml:"resolve" jsonschema_description:"Look the server's name up first, at the name server of a dns flow. Default: the client knows the address."`
 	Socket      *socketSpec      `yaml:"socket" jsonschema_description:"Socket options of both ends."`
 	Family      *ipFamily        `yaml:"family" jsonschema_description:"IP version: ipv4 (default) or ipv6."`

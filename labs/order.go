@@ -17,7 +17,7 @@ type orderSpec struct {
 	Repeat   *count    `yaml:"repeat" jsonschema_description:"How often the flow is carried out, one time after another, 1 to 1000. Default 1."`
 	Gap      *duration `yaml:"repeat_gap" jsonschema_description:"What is waited between two times, up to 1h. Default 0."`
 	MayFail  *toggle   `yaml:"may_fail" jsonschema_description:"Whether the trial goes on, and succeeds, where this flow does not complete. Default false."`
-	Fault    *fault    `yaml:"fault" jsonschema_description:"What the server of a bulk, transaction, burst or connect does wrong: refuse (it does not listen), reset (it resets the connection once it has read something), deaf (it never reads nor answers). Default: nothing."`
+	Fault    *fault    `yaml:"fault" jsonschema_description:"What the server of a bulk, transaction, burst, connect or http does wrong: refuse (it does not listen), reset (it resets the connection once it has read something), deaf (it never reads nor answers). Default: nothing."`
 }
 
 type fault tcplabv1.FlowFault
@@ -61,11 +61,14 @@ func (v *validation) order(field string, f *tcplabv1.Flow, timeout time.Duration
 	if f.GetBulk().GetDuration() != nil && f.GetDuration() != nil {
 		v.add(field+".duration", "leave one of them out", "the bulk has a duration already")
 	}
+	if f.GetHttp().GetDuration().AsDuration() > 0 && f.GetDuration() != nil {
+		v.add(field+".duration", "leave one of them out", "the load has a duration already")
+	}
 	switch f.GetKind().(type) {
-	case *tcplabv1.Flow_Bulk, *tcplabv1.Flow_Transaction, *tcplabv1.Flow_Burst, *tcplabv1.Flow_Connect:
+	case *tcplabv1.Flow_Bulk, *tcplabv1.Flow_Transaction, *tcplabv1.Flow_Burst, *tcplabv1.Flow_Connect, *tcplabv1.Flow_Http:
 	default:
 		if f.GetFault() != tcplabv1.FlowFault_FLOW_FAULT_UNSPECIFIED {
-			v.add(field+".fault", "", "only the server of a bulk, a transaction, a burst or a connect can be made to fail")
+			v.add(field+".fault", "", "only the server of a bulk, a transaction, a burst, a connect or an http flow can be made to fail")
 		}
 	}
 }

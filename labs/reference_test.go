@@ -52,8 +52,8 @@ func TestReferenceHasEveryKey(t *testing.T) {
 	}
 }
 
-// once is the path of a key, where that of a shape, or of a program, is the same wherever
-// it stands: it is explained once.
+// once is the path of a key, where that of a shape, of a program, or of an http flow's object, is the
+// same wherever it stands: it is explained once.
 func once(path string) string {
 	path = strings.ReplaceAll(path, "/exec/client/", "/exec/server/") // programs both
 	within, key := "", path
@@ -64,7 +64,8 @@ func once(path string) string {
 		within = strings.ReplaceAll(within+"/", "/"+place+"/", "/")
 		within = strings.TrimSuffix(within, "/")
 	}
-	return within + key
+	// A document is an object.
+	return strings.ReplaceAll(within, "/http/document", "/http/objects") + key
 }
 
 // collectKeys notes the path of every key; lists add nothing to a path, and

@@ -36,6 +36,8 @@ func Schema() ([]byte, error) {
 		{"chance" + mappingSuffix, &chanceSpec{}},
 		{"schedule" + mappingSuffix, &scheduleSpec{}},
 		{"trace" + mappingSuffix, &traceSpec{}},
+		{"httpObject" + mappingSuffix, &httpObjectSpec{}},
+		{"httpProxy" + mappingSuffix, &httpProxySpec{}},
 		{"wire", &linkSpec{}},
 	} {
 		def := reflectSchema(more.spec)
@@ -282,3 +284,29 @@ func (burstSpec) JSONSchemaExtend(s *jsonschema.Schema) {
 
 // JSONSchemaExtend lets one number stand for a list of one.
 func (lossSpec) JSONSchemaExtend(s *jsonschema.Schema) { orOne(s, "packets", count(0).JSONSchema()) }
+
+func (httpMethod) JSONSchema() *jsonschema.Schema    { return choiceSchema(httpMethodChoices()) }
+func (httpFraming) JSONSchema() *jsonschema.Schema   { return choiceSchema(httpFramingChoices()) }
+func (httpClose) JSONSchema() *jsonschema.Schema     { return choiceSchema(httpCloseChoices()) }
+func (httpProxyKind) JSONSchema() *jsonschema.Schema { return choiceSchema(httpProxyKindChoices()) }
+
+// JSONSchema of a version: YAML reads 1.1 as a number.
+func (httpVersion) JSONSchema() *jsonschema.Schema {
+	s := choiceSchema(httpVersionChoices())
+	s.AnyOf = append(s.AnyOf, &jsonschema.Schema{Type: "number", Enum: []any{1, 1.1, 2}})
+	return s
+}
+
+func (httpObject) JSONSchema() *jsonschema.Schema {
+	return orMapping(size(0).JSONSchema(), "httpObject")
+}
+
+func (httpProxy) JSONSchema() *jsonschema.Schema {
+	return orMapping(&jsonschema.Schema{Type: "string"}, "httpProxy")
+}
+
+// JSONSchemaExtend lets one size, or one proxy's node, stand for a list of one.
+func (httpSpec) JSONSchemaExtend(s *jsonschema.Schema) {
+	orOne(s, "objects", size(0).JSONSchema())
+	orOne(s, "via", &jsonschema.Schema{Type: "string"})
+}

@@ -174,7 +174,7 @@ func completeNodes(lab *tcplabv1.Lab, f *tcplabv1.Flow) {
 		needed[portsSysctl] = "0"
 	}
 	for _, n := range lab.GetNodes() {
-		if n.GetName() != f.GetClient() && n.GetName() != f.GetServer() {
+		if !slices.Contains(nodesOf(f), n.GetName()) {
 			continue
 		}
 		for key, value := range needed {

@@ -286,25 +286,8 @@ func (v *validation) experiments() {
 }
 
 func (v *validation) flow(field string, f *tcplabv1.Flow, timeout time.Duration, reach *reach) {
-	ok := true
-	for _, end := range [][2]string{{"client", f.GetClient()}, {"server", f.GetServer()}} {
-		switch {
-		case !v.known(field+"."+end[0], end[1]):
-			ok = false
-		case v.nodes[end[1]].GetKind() == tcplabv1.NodeKind_NODE_KIND_SWITCH:
-			v.add(field+"."+end[0], "", "%q is a switch: it has no address, so no flow starts or ends there", end[1])
-			ok = false
-		case !isOwn(v.nodes[end[1]]):
-			v.foreignEnd(field+"."+end[0], v.nodes[end[1]])
-			ok = false
-		}
-	}
-	switch {
-	case !ok:
-	case f.GetClient() == f.GetServer():
-		v.add(field+".server", "", "the flow goes from %q to itself", f.GetClient())
-	case !reach.reaches(f.GetClient(), f.GetServer()):
-		v.add(field+".server", "link them, directly or through routers and switches; an endpoint forwards nothing", "%q cannot be reached from %q", f.GetServer(), f.GetClient())
+	if v.ends(field, f) {
+		v.way(field, f, reach)
 	}
 	v.order(field, f, timeout)
 	within := timeout - f.GetStart().AsDuration()
@@ -326,6 +309,9 @@ func (v *validation) flow(field string, f *tcplabv1.Flow, timeout time.Duration,
 	if f.GetConnect() != nil {
 		v.connect(field+".connect", f, timeout-f.GetStart().AsDuration())
 	}
+	if h := f.GetHttp(); h != nil {
+		v.http(field, f, h, timeout-f.GetStart().AsDuration())
+	}
 	v.source(field+".source", f)
 	if f.GetDns() != nil {
 		v.dns(field+".dns", f, within)
@@ -334,6 +320,56 @@ func (v *validation) flow(field string, f *tcplabv1.Flow, timeout time.Duration,
 		v.exec(field+".exec", f, timeout)
 	}
 	v.socket(field+".socket", f)
+}
+
+// ends checks the nodes that take part in a flow.
+func (v *validation) ends(field string, f *tcplabv1.Flow) bool {
+	ok := true
+	ends := [][2]string{{"client", f.GetClient()}, {"server", f.GetServer()}}
+	for i, p := range f.GetHttp().GetVia() {
+		ends = append(ends, [2]string{fmt.Sprintf("http.via[%d].node", i), p.GetNode()})
+	}
+	for _, end := range ends {
+		switch {
+		case !v.known(field+"."+end[0], end[1]):
+			ok = false
+		case v.nodes[end[1]].GetKind() == tcplabv1.NodeKind_NODE_KIND_SWITCH:
+			v.add(field+"."+end[0], "", "%q is a switch: it has no address, so no flow starts or ends there", end[1])
+			ok = false
+		case !isOwn(v.nodes[end[1]]):
+			v.foreignEnd(field+"."+end[0], v.nodes[end[1]])
+			ok = false
+		}
+	}
+	return ok
+}
+
+// way checks that each of a flow's nodes can reach the next.
+func (v *validation) way(field string, f *tcplabv1.Flow, reach *reach) {
+	nodes := nodesOf(f)
+	for i, to := range nodes[1:] {
+		from, at := nodes[i], field+".server"
+		if i+2 < len(nodes) {
+			at = fmt.Sprintf("%s.http.via[%d].node", field, i)
+		}
+		switch {
+		case len(nodes) == 2 && from == to:
+			v.add(at, "", "the flow goes from %q to itself", from)
+		case slices.Contains(nodes[:i+1], to):
+			v.add(at, "", "the flow comes to %q twice", to)
+		case !reach.reaches(from, to):
+			v.add(at, "link them, directly or through routers and switches; an endpoint forwards nothing", "%q cannot be reached from %q", to, from)
+		}
+	}
+}
+
+// nodesOf are the nodes that take part in a flow, from the client to the server.
+func nodesOf(f *tcplabv1.Flow) []string {
+	nodes := []string{f.GetClient()}
+	for _, p := range f.GetHttp().GetVia() {
+		nodes = append(nodes, p.GetNode())
+	}
+	return append(nodes, f.GetServer())
 }
 
 // openLoop checks transactions at a rate that are to end within the time.

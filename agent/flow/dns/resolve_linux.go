@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/tcplab/tcplab/agent/flow"
 	"github.com/tcplab/tcplab/agent/flow/latency"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
@@ -61,5 +63,11 @@ func (r *Resolving) Run(ctx context.Context) *tcplabv1.FlowResult {
 	}
 	result := r.Traffic.Run(ctx)
 	result.Resolve = took.Summary()
+	if first := result.GetHttp().GetFirst(); first != nil {
+		first.Resolve = durationpb.New(answer.Took)
+		if total := first.GetTotal().AsDuration(); total > 0 {
+			first.Total = durationpb.New(total + answer.Took)
+		}
+	}
 	return result
 }

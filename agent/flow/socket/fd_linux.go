@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -109,6 +110,25 @@ func (fd FD) recv(p []byte, flags int) (int, error) {
 	return int(n), nil
 }
 
+// SendVectors is Send for bytes that lie apart.
+func (fd FD) SendVectors(p [][]byte) (int, error) {
+	for {
+		n, err := unix.SendmsgBuffers(int(fd), p, nil, nil, unix.MSG_NOSIGNAL)
+		if !errors.Is(err, unix.EINTR) {
+			return max(n, 0), err
+		}
+	}
+}
+
+// Unread is how many bytes came and were not read (SIOCINQ, Recv-Q of ss).
+func (fd FD) Unread() (int, error) {
+	n, err := unix.IoctlGetInt(int(fd), unix.SIOCINQ)
+	if err != nil {
+		return 0, fmt.Errorf("ask for unread bytes: %w", err)
+	}
+	return n, nil
+}
+
 // Receive is one read; 0 without an error is the end of the stream.
 func (fd FD) Receive(p []byte) (int, error) { return fd.receive(p, 0) }
 
@@ -185,6 +205,38 @@ func (fd FD) State() (uint32, error) {
 func (fd FD) HasEnded() bool {
 	state, err := fd.State()
 	return err != nil || state == observe.StateClose
+}
+
+// SetCork keeps back a last segment that is not full, until it is taken off.
+func (fd FD) SetCork(on bool) error {
+	if err := unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_CORK, flag(on)); err != nil {
+		return fmt.Errorf("set TCP_CORK: %w", err)
+	}
+	return nil
+}
+
+// LetGo makes the next Close an ordinary one, both sides at once: what is to be sent still is, by
+// the kernel alone, and where data is unread, or comes afterwards, the peer is told by a
+// reset (tcp_close in net/ipv4/tcp.c). The kernel's patience with such an orphan is bounded, as
+// long as it has one the connection keeps its namespace.
+func (fd FD) LetGo(patience time.Duration) error {
+	linger := &unix.Linger{}
+	if err := unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, linger); err != nil {
+		return fmt.Errorf("set SO_LINGER: %w", err)
+	}
+	for _, o := range []struct {
+		name          string
+		option, value int
+	}{
+		// In FIN_WAIT2 and, for data without an answer, before it (tcp(7)).
+		{"TCP_LINGER2", unix.TCP_LINGER2, int(max(1, patience/time.Second))},
+		{"TCP_USER_TIMEOUT", unix.TCP_USER_TIMEOUT, int(patience / time.Millisecond)},
+	} {
+		if err := unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, o.option, o.value); err != nil {
+			return fmt.Errorf("set %s to %d: %w", o.name, o.value, err)
+		}
+	}
+	return nil
 }
 
 // Close closes the descriptor, and resets its connection unless that has ended.

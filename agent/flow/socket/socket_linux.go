@@ -3,7 +3,6 @@ package socket
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -174,10 +173,7 @@ func (s *Socket) CorksMessages() bool { return s.asked.GetCork() }
 // would not do: it holds for its own call, and the next ACK to arrive sends what
 // it kept back.
 func (s *Socket) Cork(on bool) error {
-	if err := unix.SetsockoptInt(int(s.FD), unix.IPPROTO_TCP, unix.TCP_CORK, flag(on)); err != nil {
-		return fmt.Errorf("set TCP_CORK: %w", err)
-	}
-	return nil
+	return s.SetCork(on)
 }
 
 // Discard reads as many bytes as p is long, or up to the end of the stream, and

@@ -1447,6 +1447,7 @@ type Flow struct {
 	//	*Flow_Transaction
 	//	*Flow_Burst
 	//	*Flow_Connect
+	//	*Flow_Http
 	//	*Flow_Dns
 	//	*Flow_Exec
 	Kind isFlow_Kind `protobuf_oneof:"kind"`
@@ -1478,7 +1479,8 @@ type Flow struct {
 	// Look the server's name up first; not of dns and exec flows. A name that is not found, or a name server that
 	// does not answer, is the flow's end. Unset: the client knows the address.
 	Resolve *Resolve `protobuf:"bytes,26,opt,name=resolve,proto3" json:"resolve,omitempty"`
-	// What is wrong with the server, of a bulk, transaction, burst or connect. Default: nothing.
+	// What is wrong with the server, of a bulk, transaction, burst, connect or http (but
+	// HTTP/2). Default: nothing.
 	Fault         FlowFault `protobuf:"varint,25,opt,name=fault,proto3,enum=tcplab.v1.FlowFault" json:"fault,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1580,6 +1582,15 @@ func (x *Flow) GetConnect() *Connect {
 	if x != nil {
 		if x, ok := x.Kind.(*Flow_Connect); ok {
 			return x.Connect
+		}
+	}
+	return nil
+}
+
+func (x *Flow) GetHttp() *Http {
+	if x != nil {
+		if x, ok := x.Kind.(*Flow_Http); ok {
+			return x.Http
 		}
 	}
 	return nil
@@ -1697,6 +1708,11 @@ type Flow_Connect struct {
 	Connect *Connect `protobuf:"bytes,8,opt,name=connect,proto3,oneof"`
 }
 
+type Flow_Http struct {
+	// A page fetched, or a server loaded, over HTTP.
+	Http *Http `protobuf:"bytes,9,opt,name=http,proto3,oneof"`
+}
+
 type Flow_Dns struct {
 	// A name server, and lookups.
 	Dns *Dns `protobuf:"bytes,10,opt,name=dns,proto3,oneof"`
@@ -1714,6 +1730,8 @@ func (*Flow_Transaction) isFlow_Kind() {}
 func (*Flow_Burst) isFlow_Kind() {}
 
 func (*Flow_Connect) isFlow_Kind() {}
+
+func (*Flow_Http) isFlow_Kind() {}
 
 func (*Flow_Dns) isFlow_Kind() {}
 
@@ -2361,7 +2379,7 @@ var File_tcplab_v1_lab_proto protoreflect.FileDescriptor
 
 const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\n" +
-	"\x13tcplab/v1/lab.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17tcplab/v1/capture.proto\x1a\x17tcplab/v1/connect.proto\x1a\x13tcplab/v1/dns.proto\x1a\x14tcplab/v1/exec.proto\x1a\x14tcplab/v1/flow.proto\x1a\x17tcplab/v1/observe.proto\x1a\x15tcplab/v1/shape.proto\x1a\x16tcplab/v1/socket.proto\"\xf4\x03\n" +
+	"\x13tcplab/v1/lab.proto\x12\ttcplab.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17tcplab/v1/capture.proto\x1a\x17tcplab/v1/connect.proto\x1a\x13tcplab/v1/dns.proto\x1a\x14tcplab/v1/exec.proto\x1a\x14tcplab/v1/flow.proto\x1a\x14tcplab/v1/http.proto\x1a\x17tcplab/v1/observe.proto\x1a\x15tcplab/v1/shape.proto\x1a\x16tcplab/v1/socket.proto\"\xf4\x03\n" +
 	"\x03Lab\x12.\n" +
 	"\x04name\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x18(2\x11^[a-z][a-z0-9-]*$R\x04name\x12\x1e\n" +
 	"\x05title\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x05title\x129\n" +
@@ -2460,7 +2478,7 @@ const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\"\x02\b\x012\x04\x10\xc0\x84=R\x0esampleInterval\x12C\n" +
 	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x05*\x00R\atimeout\x12.\n" +
 	"\aobserve\x18\x05 \x01(\v2\x14.tcplab.v1.ObserversR\aobserve\x12,\n" +
-	"\acapture\x18\b \x01(\v2\x12.tcplab.v1.CaptureR\acapture\"\xb2\a\n" +
+	"\acapture\x18\b \x01(\v2\x12.tcplab.v1.CaptureR\acapture\"\xd9\a\n" +
 	"\x04Flow\x12.\n" +
 	"\x04name\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x18(2\x11^[a-z][a-z0-9_]*$R\x04name\x12\x1f\n" +
 	"\x06client\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x06client\x12\x1f\n" +
@@ -2469,7 +2487,8 @@ const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\x04bulk\x18\x05 \x01(\v2\x0f.tcplab.v1.BulkH\x00R\x04bulk\x12:\n" +
 	"\vtransaction\x18\x06 \x01(\v2\x16.tcplab.v1.TransactionH\x00R\vtransaction\x12(\n" +
 	"\x05burst\x18\a \x01(\v2\x10.tcplab.v1.BurstH\x00R\x05burst\x12.\n" +
-	"\aconnect\x18\b \x01(\v2\x12.tcplab.v1.ConnectH\x00R\aconnect\x12\"\n" +
+	"\aconnect\x18\b \x01(\v2\x12.tcplab.v1.ConnectH\x00R\aconnect\x12%\n" +
+	"\x04http\x18\t \x01(\v2\x0f.tcplab.v1.HttpH\x00R\x04http\x12\"\n" +
 	"\x03dns\x18\n" +
 	" \x01(\v2\x0e.tcplab.v1.DnsH\x00R\x03dns\x12%\n" +
 	"\x04exec\x18\v \x01(\v2\x0f.tcplab.v1.ExecH\x00R\x04exec\x120\n" +
@@ -2635,15 +2654,16 @@ var file_tcplab_v1_lab_proto_goTypes = []any{
 	(*Capture)(nil),              // 34: tcplab.v1.Capture
 	(*Burst)(nil),                // 35: tcplab.v1.Burst
 	(*Connect)(nil),              // 36: tcplab.v1.Connect
-	(*Dns)(nil),                  // 37: tcplab.v1.Dns
-	(*Exec)(nil),                 // 38: tcplab.v1.Exec
-	(*Resolve)(nil),              // 39: tcplab.v1.Resolve
-	(FlowFault)(0),               // 40: tcplab.v1.FlowFault
-	(*RateStep)(nil),             // 41: tcplab.v1.RateStep
-	(*Steady)(nil),               // 42: tcplab.v1.Steady
-	(*KeepAlive)(nil),            // 43: tcplab.v1.KeepAlive
-	(*PortRange)(nil),            // 44: tcplab.v1.PortRange
-	(*structpb.Value)(nil),       // 45: google.protobuf.Value
+	(*Http)(nil),                 // 37: tcplab.v1.Http
+	(*Dns)(nil),                  // 38: tcplab.v1.Dns
+	(*Exec)(nil),                 // 39: tcplab.v1.Exec
+	(*Resolve)(nil),              // 40: tcplab.v1.Resolve
+	(FlowFault)(0),               // 41: tcplab.v1.FlowFault
+	(*RateStep)(nil),             // 42: tcplab.v1.RateStep
+	(*Steady)(nil),               // 43: tcplab.v1.Steady
+	(*KeepAlive)(nil),            // 44: tcplab.v1.KeepAlive
+	(*PortRange)(nil),            // 45: tcplab.v1.PortRange
+	(*structpb.Value)(nil),       // 46: google.protobuf.Value
 }
 var file_tcplab_v1_lab_proto_depIdxs = []int32{
 	21, // 0: tcplab.v1.Lab.point:type_name -> tcplab.v1.Lab.PointEntry
@@ -2694,31 +2714,32 @@ var file_tcplab_v1_lab_proto_depIdxs = []int32{
 	18, // 45: tcplab.v1.Flow.transaction:type_name -> tcplab.v1.Transaction
 	35, // 46: tcplab.v1.Flow.burst:type_name -> tcplab.v1.Burst
 	36, // 47: tcplab.v1.Flow.connect:type_name -> tcplab.v1.Connect
-	37, // 48: tcplab.v1.Flow.dns:type_name -> tcplab.v1.Dns
-	38, // 49: tcplab.v1.Flow.exec:type_name -> tcplab.v1.Exec
-	19, // 50: tcplab.v1.Flow.socket:type_name -> tcplab.v1.SocketOptions
-	24, // 51: tcplab.v1.Flow.start:type_name -> google.protobuf.Duration
-	24, // 52: tcplab.v1.Flow.repeat_gap:type_name -> google.protobuf.Duration
-	24, // 53: tcplab.v1.Flow.duration:type_name -> google.protobuf.Duration
-	39, // 54: tcplab.v1.Flow.resolve:type_name -> tcplab.v1.Resolve
-	40, // 55: tcplab.v1.Flow.fault:type_name -> tcplab.v1.FlowFault
-	24, // 56: tcplab.v1.Bulk.duration:type_name -> google.protobuf.Duration
-	41, // 57: tcplab.v1.Bulk.rate_schedule:type_name -> tcplab.v1.RateStep
-	42, // 58: tcplab.v1.Bulk.steady:type_name -> tcplab.v1.Steady
-	24, // 59: tcplab.v1.Transaction.think_time:type_name -> google.protobuf.Duration
-	24, // 60: tcplab.v1.Transaction.server_time:type_name -> google.protobuf.Duration
-	41, // 61: tcplab.v1.Transaction.rate_schedule:type_name -> tcplab.v1.RateStep
-	43, // 62: tcplab.v1.SocketOptions.keep_alive:type_name -> tcplab.v1.KeepAlive
-	24, // 63: tcplab.v1.SocketOptions.user_timeout:type_name -> google.protobuf.Duration
-	24, // 64: tcplab.v1.SocketOptions.linger:type_name -> google.protobuf.Duration
-	44, // 65: tcplab.v1.SocketOptions.local_ports:type_name -> tcplab.v1.PortRange
-	4,  // 66: tcplab.v1.Expectation.over:type_name -> tcplab.v1.Over
-	45, // 67: tcplab.v1.Lab.PointEntry.value:type_name -> google.protobuf.Value
-	68, // [68:68] is the sub-list for method output_type
-	68, // [68:68] is the sub-list for method input_type
-	68, // [68:68] is the sub-list for extension type_name
-	68, // [68:68] is the sub-list for extension extendee
-	0,  // [0:68] is the sub-list for field type_name
+	37, // 48: tcplab.v1.Flow.http:type_name -> tcplab.v1.Http
+	38, // 49: tcplab.v1.Flow.dns:type_name -> tcplab.v1.Dns
+	39, // 50: tcplab.v1.Flow.exec:type_name -> tcplab.v1.Exec
+	19, // 51: tcplab.v1.Flow.socket:type_name -> tcplab.v1.SocketOptions
+	24, // 52: tcplab.v1.Flow.start:type_name -> google.protobuf.Duration
+	24, // 53: tcplab.v1.Flow.repeat_gap:type_name -> google.protobuf.Duration
+	24, // 54: tcplab.v1.Flow.duration:type_name -> google.protobuf.Duration
+	40, // 55: tcplab.v1.Flow.resolve:type_name -> tcplab.v1.Resolve
+	41, // 56: tcplab.v1.Flow.fault:type_name -> tcplab.v1.FlowFault
+	24, // 57: tcplab.v1.Bulk.duration:type_name -> google.protobuf.Duration
+	42, // 58: tcplab.v1.Bulk.rate_schedule:type_name -> tcplab.v1.RateStep
+	43, // 59: tcplab.v1.Bulk.steady:type_name -> tcplab.v1.Steady
+	24, // 60: tcplab.v1.Transaction.think_time:type_name -> google.protobuf.Duration
+	24, // 61: tcplab.v1.Transaction.server_time:type_name -> google.protobuf.Duration
+	42, // 62: tcplab.v1.Transaction.rate_schedule:type_name -> tcplab.v1.RateStep
+	44, // 63: tcplab.v1.SocketOptions.keep_alive:type_name -> tcplab.v1.KeepAlive
+	24, // 64: tcplab.v1.SocketOptions.user_timeout:type_name -> google.protobuf.Duration
+	24, // 65: tcplab.v1.SocketOptions.linger:type_name -> google.protobuf.Duration
+	45, // 66: tcplab.v1.SocketOptions.local_ports:type_name -> tcplab.v1.PortRange
+	4,  // 67: tcplab.v1.Expectation.over:type_name -> tcplab.v1.Over
+	46, // 68: tcplab.v1.Lab.PointEntry.value:type_name -> google.protobuf.Value
+	69, // [69:69] is the sub-list for method output_type
+	69, // [69:69] is the sub-list for method input_type
+	69, // [69:69] is the sub-list for extension type_name
+	69, // [69:69] is the sub-list for extension extendee
+	0,  // [0:69] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_lab_proto_init() }
@@ -2731,6 +2752,7 @@ func file_tcplab_v1_lab_proto_init() {
 	file_tcplab_v1_dns_proto_init()
 	file_tcplab_v1_exec_proto_init()
 	file_tcplab_v1_flow_proto_init()
+	file_tcplab_v1_http_proto_init()
 	file_tcplab_v1_observe_proto_init()
 	file_tcplab_v1_shape_proto_init()
 	file_tcplab_v1_socket_proto_init()
@@ -2744,6 +2766,7 @@ func file_tcplab_v1_lab_proto_init() {
 		(*Flow_Transaction)(nil),
 		(*Flow_Burst)(nil),
 		(*Flow_Connect)(nil),
+		(*Flow_Http)(nil),
 		(*Flow_Dns)(nil),
 		(*Flow_Exec)(nil),
 	}

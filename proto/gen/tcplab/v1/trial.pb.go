@@ -1037,7 +1037,7 @@ type FlowResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The flow's name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// "bulk", "transaction", "burst", "connect", "dns" or "exec".
+	// "bulk", "transaction", "burst", "connect", "http", "dns" or "exec".
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	// The end that connected.
 	Client *FlowEnd `protobuf:"bytes,3,opt,name=client,proto3" json:"client,omitempty"`
@@ -1048,10 +1048,11 @@ type FlowResult struct {
 	// Latency of each transaction; of a bulk flow from its first write until
 	// the last byte was acknowledged; of each write of a burst until the server had
 	// read its last byte; of each connection of a connect flow, from when it was begun, or at a rate
-	// due, to its last reply, or its handshake's end where there are no requests.
+	// due, to its last reply, or its handshake's end where there are no requests; of each answer
+	// of an http flow from when it was first asked for to its last byte.
 	Latency *LatencySummary `protobuf:"bytes,6,opt,name=latency,proto3" json:"latency,omitempty"`
 	// Bytes of the direction that the flow exists for (bulk: client to server;
-	// transaction: replies), in bit/s from the connection's start (connect) to the last byte read.
+	// transaction: replies; http: bodies of answers), in bit/s from the connection's start (connect) to the last byte read.
 	GoodputBps float64 `protobuf:"fixed64,7,opt,name=goodput_bps,json=goodputBps,proto3" json:"goodput_bps,omitempty"`
 	// Bytes that the receiving application read in that direction.
 	Bytes uint64 `protobuf:"varint,8,opt,name=bytes,proto3" json:"bytes,omitempty"`
@@ -1070,6 +1071,8 @@ type FlowResult struct {
 	Outcome FlowOutcome `protobuf:"varint,13,opt,name=outcome,proto3,enum=tcplab.v1.FlowOutcome" json:"outcome,omitempty"`
 	// What became of the connections of a connect flow; unset for all other flows.
 	Connections *Connections `protobuf:"bytes,14,opt,name=connections,proto3" json:"connections,omitempty"`
+	// What became of an http flow; unset for all others.
+	Http *HttpResult `protobuf:"bytes,15,opt,name=http,proto3" json:"http,omitempty"`
 	// What came of a dns flow's lookups. Unset for all other flows.
 	Dns *DnsResult `protobuf:"bytes,16,opt,name=dns,proto3" json:"dns,omitempty"`
 	// What came of an exec flow's programs. Unset for all other flows.
@@ -1220,6 +1223,13 @@ func (x *FlowResult) GetOutcome() FlowOutcome {
 func (x *FlowResult) GetConnections() *Connections {
 	if x != nil {
 		return x.Connections
+	}
+	return nil
+}
+
+func (x *FlowResult) GetHttp() *HttpResult {
+	if x != nil {
+		return x.Http
 	}
 	return nil
 }
@@ -2511,6 +2521,672 @@ func (x *Artifact) GetSha256() []byte {
 	return nil
 }
 
+// HttpResult is what became of an http flow. Times count from its first connect(2).
+type HttpResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Until the last object was there, or was given up.
+	PageTime *durationpb.Duration `protobuf:"bytes,1,opt,name=page_time,json=pageTime,proto3" json:"page_time,omitempty"`
+	// Until the document was there; 0 without one.
+	DocumentTime *durationpb.Duration `protobuf:"bytes,2,opt,name=document_time,json=documentTime,proto3" json:"document_time,omitempty"`
+	// Each object, the document first; the first 1000. Of a load: none.
+	Exchanges []*HttpExchange `protobuf:"bytes,3,rep,name=exchanges,proto3" json:"exchanges,omitempty"`
+	// Answers that the client took for whole.
+	Answers uint32 `protobuf:"varint,4,opt,name=answers,proto3" json:"answers,omitempty"`
+	// Objects, or requests of a load, that it did not get.
+	Failed uint32 `protobuf:"varint,5,opt,name=failed,proto3" json:"failed,omitempty"`
+	// Answers of which the client found that they were cut short, and knew it.
+	CutShort uint32 `protobuf:"varint,6,opt,name=cut_short,json=cutShort,proto3" json:"cut_short,omitempty"`
+	// Answers that it took for whole, and which were shorter than the object.
+	UnseenCuts uint32 `protobuf:"varint,7,opt,name=unseen_cuts,json=unseenCuts,proto3" json:"unseen_cuts,omitempty"`
+	// Requests that were sent again, as an answer was lost.
+	Retries uint32 `protobuf:"varint,8,opt,name=retries,proto3" json:"retries,omitempty"`
+	// Connections that the client opened and that stood.
+	Connections uint32 `protobuf:"varint,9,opt,name=connections,proto3" json:"connections,omitempty"`
+	// Requests on a connection that had carried another before.
+	Reused uint32 `protobuf:"varint,10,opt,name=reused,proto3" json:"reused,omitempty"`
+	// The most connections that served the client at the same time; one whose last answer has come is
+	// counted no more.
+	PeakConnections uint32 `protobuf:"varint,11,opt,name=peak_connections,json=peakConnections,proto3" json:"peak_connections,omitempty"`
+	// Requests that the client sent, also those that were sent again.
+	Requests uint32 `protobuf:"varint,12,opt,name=requests,proto3" json:"requests,omitempty"`
+	// Requests that the server carried out.
+	Executed *HttpExecutions `protobuf:"bytes,13,opt,name=executed,proto3" json:"executed,omitempty"`
+	// Bytes of bodies that the client asked for.
+	BytesAsked uint64 `protobuf:"varint,14,opt,name=bytes_asked,json=bytesAsked,proto3" json:"bytes_asked,omitempty"`
+	// Bytes of answers' bodies that the server handed to its kernel.
+	BytesSent uint64 `protobuf:"varint,15,opt,name=bytes_sent,json=bytesSent,proto3" json:"bytes_sent,omitempty"`
+	// Bytes of answers' bodies that the client read.
+	BytesRead uint64 `protobuf:"varint,16,opt,name=bytes_read,json=bytesRead,proto3" json:"bytes_read,omitempty"`
+	// Bytes of requests' bodies that the server read.
+	BytesReceived uint64 `protobuf:"varint,17,opt,name=bytes_received,json=bytesReceived,proto3" json:"bytes_received,omitempty"`
+	// Connections of the client on which it met a reset.
+	Resets uint32 `protobuf:"varint,18,opt,name=resets,proto3" json:"resets,omitempty"`
+	// Connections of the server on which it met a reset.
+	ServerResets uint32 `protobuf:"varint,19,opt,name=server_resets,json=serverResets,proto3" json:"server_resets,omitempty"`
+	// Answers that gave up waiting (HttpClient.timeout).
+	Timeouts uint32 `protobuf:"varint,20,opt,name=timeouts,proto3" json:"timeouts,omitempty"`
+	// Answers that ended before one to an earlier request of the same connection: 0 in
+	// HTTP/1, whose answers come in order.
+	Overtaken uint32 `protobuf:"varint,21,opt,name=overtaken,proto3" json:"overtaken,omitempty"`
+	// The parts of the first transaction.
+	First *HttpPhases `protobuf:"bytes,22,opt,name=first,proto3" json:"first,omitempty"`
+	// From each request to the first byte of its answer.
+	FirstByte *LatencySummary `protobuf:"bytes,23,opt,name=first_byte,json=firstByte,proto3" json:"first_byte,omitempty"`
+	// Answers taken for whole a second, over page_time.
+	Rate float64 `protobuf:"fixed64,24,opt,name=rate,proto3" json:"rate,omitempty"`
+	// The proxies, in order from the client.
+	Proxies       []*HttpProxyResult `protobuf:"bytes,25,rep,name=proxies,proto3" json:"proxies,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HttpResult) Reset() {
+	*x = HttpResult{}
+	mi := &file_tcplab_v1_trial_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HttpResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HttpResult) ProtoMessage() {}
+
+func (x *HttpResult) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_trial_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HttpResult.ProtoReflect.Descriptor instead.
+func (*HttpResult) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *HttpResult) GetPageTime() *durationpb.Duration {
+	if x != nil {
+		return x.PageTime
+	}
+	return nil
+}
+
+func (x *HttpResult) GetDocumentTime() *durationpb.Duration {
+	if x != nil {
+		return x.DocumentTime
+	}
+	return nil
+}
+
+func (x *HttpResult) GetExchanges() []*HttpExchange {
+	if x != nil {
+		return x.Exchanges
+	}
+	return nil
+}
+
+func (x *HttpResult) GetAnswers() uint32 {
+	if x != nil {
+		return x.Answers
+	}
+	return 0
+}
+
+func (x *HttpResult) GetFailed() uint32 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *HttpResult) GetCutShort() uint32 {
+	if x != nil {
+		return x.CutShort
+	}
+	return 0
+}
+
+func (x *HttpResult) GetUnseenCuts() uint32 {
+	if x != nil {
+		return x.UnseenCuts
+	}
+	return 0
+}
+
+func (x *HttpResult) GetRetries() uint32 {
+	if x != nil {
+		return x.Retries
+	}
+	return 0
+}
+
+func (x *HttpResult) GetConnections() uint32 {
+	if x != nil {
+		return x.Connections
+	}
+	return 0
+}
+
+func (x *HttpResult) GetReused() uint32 {
+	if x != nil {
+		return x.Reused
+	}
+	return 0
+}
+
+func (x *HttpResult) GetPeakConnections() uint32 {
+	if x != nil {
+		return x.PeakConnections
+	}
+	return 0
+}
+
+func (x *HttpResult) GetRequests() uint32 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *HttpResult) GetExecuted() *HttpExecutions {
+	if x != nil {
+		return x.Executed
+	}
+	return nil
+}
+
+func (x *HttpResult) GetBytesAsked() uint64 {
+	if x != nil {
+		return x.BytesAsked
+	}
+	return 0
+}
+
+func (x *HttpResult) GetBytesSent() uint64 {
+	if x != nil {
+		return x.BytesSent
+	}
+	return 0
+}
+
+func (x *HttpResult) GetBytesRead() uint64 {
+	if x != nil {
+		return x.BytesRead
+	}
+	return 0
+}
+
+func (x *HttpResult) GetBytesReceived() uint64 {
+	if x != nil {
+		return x.BytesReceived
+	}
+	return 0
+}
+
+func (x *HttpResult) GetResets() uint32 {
+	if x != nil {
+		return x.Resets
+	}
+	return 0
+}
+
+func (x *HttpResult) GetServerResets() uint32 {
+	if x != nil {
+		return x.ServerResets
+	}
+	return 0
+}
+
+func (x *HttpResult) GetTimeouts() uint32 {
+	if x != nil {
+		return x.Timeouts
+	}
+	return 0
+}
+
+func (x *HttpResult) GetOvertaken() uint32 {
+	if x != nil {
+		return x.Overtaken
+	}
+	return 0
+}
+
+func (x *HttpResult) GetFirst() *HttpPhases {
+	if x != nil {
+		return x.First
+	}
+	return nil
+}
+
+func (x *HttpResult) GetFirstByte() *LatencySummary {
+	if x != nil {
+		return x.FirstByte
+	}
+	return nil
+}
+
+func (x *HttpResult) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *HttpResult) GetProxies() []*HttpProxyResult {
+	if x != nil {
+		return x.Proxies
+	}
+	return nil
+}
+
+// HttpExecutions are requests that the server carried out, by method.
+type HttpExecutions struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All.
+	Total uint32 `protobuf:"varint,1,opt,name=total,proto3" json:"total,omitempty"`
+	// GET.
+	Get uint32 `protobuf:"varint,2,opt,name=get,proto3" json:"get,omitempty"`
+	// HEAD.
+	Head uint32 `protobuf:"varint,3,opt,name=head,proto3" json:"head,omitempty"`
+	// POST.
+	Post uint32 `protobuf:"varint,4,opt,name=post,proto3" json:"post,omitempty"`
+	// PUT.
+	Put uint32 `protobuf:"varint,5,opt,name=put,proto3" json:"put,omitempty"`
+	// DELETE.
+	Delete        uint32 `protobuf:"varint,6,opt,name=delete,proto3" json:"delete,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HttpExecutions) Reset() {
+	*x = HttpExecutions{}
+	mi := &file_tcplab_v1_trial_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HttpExecutions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HttpExecutions) ProtoMessage() {}
+
+func (x *HttpExecutions) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_trial_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HttpExecutions.ProtoReflect.Descriptor instead.
+func (*HttpExecutions) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *HttpExecutions) GetTotal() uint32 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *HttpExecutions) GetGet() uint32 {
+	if x != nil {
+		return x.Get
+	}
+	return 0
+}
+
+func (x *HttpExecutions) GetHead() uint32 {
+	if x != nil {
+		return x.Head
+	}
+	return 0
+}
+
+func (x *HttpExecutions) GetPost() uint32 {
+	if x != nil {
+		return x.Post
+	}
+	return 0
+}
+
+func (x *HttpExecutions) GetPut() uint32 {
+	if x != nil {
+		return x.Put
+	}
+	return 0
+}
+
+func (x *HttpExecutions) GetDelete() uint32 {
+	if x != nil {
+		return x.Delete
+	}
+	return 0
+}
+
+// HttpPhases are the parts of a transaction on a new connection. In a transaction that did
+// not end, those it did not come to are 0.
+type HttpPhases struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From a name to its address; 0: it was known.
+	Resolve *durationpb.Duration `protobuf:"bytes,1,opt,name=resolve,proto3" json:"resolve,omitempty"`
+	// The handshake: connect(2) until it stood.
+	Connect *durationpb.Duration `protobuf:"bytes,2,opt,name=connect,proto3" json:"connect,omitempty"`
+	// From the first byte of the request handed to the kernel to the first byte of the answer.
+	FirstByte *durationpb.Duration `protobuf:"bytes,3,opt,name=first_byte,json=firstByte,proto3" json:"first_byte,omitempty"`
+	// From there to its last byte.
+	Body *durationpb.Duration `protobuf:"bytes,4,opt,name=body,proto3" json:"body,omitempty"`
+	// All together.
+	Total         *durationpb.Duration `protobuf:"bytes,5,opt,name=total,proto3" json:"total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HttpPhases) Reset() {
+	*x = HttpPhases{}
+	mi := &file_tcplab_v1_trial_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HttpPhases) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HttpPhases) ProtoMessage() {}
+
+func (x *HttpPhases) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_trial_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HttpPhases.ProtoReflect.Descriptor instead.
+func (*HttpPhases) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *HttpPhases) GetResolve() *durationpb.Duration {
+	if x != nil {
+		return x.Resolve
+	}
+	return nil
+}
+
+func (x *HttpPhases) GetConnect() *durationpb.Duration {
+	if x != nil {
+		return x.Connect
+	}
+	return nil
+}
+
+func (x *HttpPhases) GetFirstByte() *durationpb.Duration {
+	if x != nil {
+		return x.FirstByte
+	}
+	return nil
+}
+
+func (x *HttpPhases) GetBody() *durationpb.Duration {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *HttpPhases) GetTotal() *durationpb.Duration {
+	if x != nil {
+		return x.Total
+	}
+	return nil
+}
+
+// HttpExchange is one object.
+type HttpExchange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its number, from 0, the document first. The target of its request is a slash and that.
+	Object uint32 `protobuf:"varint,1,opt,name=object,proto3" json:"object,omitempty"`
+	// Connection on which it was asked for last, from 1 in the order of opening.
+	Connection uint32 `protobuf:"varint,2,opt,name=connection,proto3" json:"connection,omitempty"`
+	// When it was asked for last: the first byte of the request was handed to the kernel.
+	Asked *durationpb.Duration `protobuf:"bytes,3,opt,name=asked,proto3" json:"asked,omitempty"`
+	// When the first byte of the answer was there; 0: it never was.
+	FirstByte *durationpb.Duration `protobuf:"bytes,4,opt,name=first_byte,json=firstByte,proto3" json:"first_byte,omitempty"`
+	// When its last byte was there, or it was given up.
+	Done *durationpb.Duration `protobuf:"bytes,5,opt,name=done,proto3" json:"done,omitempty"`
+	// Bytes of the body that were read.
+	Bytes uint64 `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Status of the answer; 0: there was none.
+	Status uint32 `protobuf:"varint,7,opt,name=status,proto3" json:"status,omitempty"`
+	// How often it was asked for.
+	Tries uint32 `protobuf:"varint,8,opt,name=tries,proto3" json:"tries,omitempty"`
+	// What became of it, as far as the client knows.
+	Outcome FlowOutcome `protobuf:"varint,9,opt,name=outcome,proto3,enum=tcplab.v1.FlowOutcome" json:"outcome,omitempty"`
+	// Which answer it was on its connection, from 1; 0: none.
+	Place         uint32 `protobuf:"varint,10,opt,name=place,proto3" json:"place,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HttpExchange) Reset() {
+	*x = HttpExchange{}
+	mi := &file_tcplab_v1_trial_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HttpExchange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HttpExchange) ProtoMessage() {}
+
+func (x *HttpExchange) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_trial_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HttpExchange.ProtoReflect.Descriptor instead.
+func (*HttpExchange) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *HttpExchange) GetObject() uint32 {
+	if x != nil {
+		return x.Object
+	}
+	return 0
+}
+
+func (x *HttpExchange) GetConnection() uint32 {
+	if x != nil {
+		return x.Connection
+	}
+	return 0
+}
+
+func (x *HttpExchange) GetAsked() *durationpb.Duration {
+	if x != nil {
+		return x.Asked
+	}
+	return nil
+}
+
+func (x *HttpExchange) GetFirstByte() *durationpb.Duration {
+	if x != nil {
+		return x.FirstByte
+	}
+	return nil
+}
+
+func (x *HttpExchange) GetDone() *durationpb.Duration {
+	if x != nil {
+		return x.Done
+	}
+	return nil
+}
+
+func (x *HttpExchange) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *HttpExchange) GetStatus() uint32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *HttpExchange) GetTries() uint32 {
+	if x != nil {
+		return x.Tries
+	}
+	return 0
+}
+
+func (x *HttpExchange) GetOutcome() FlowOutcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return FlowOutcome_FLOW_OUTCOME_UNSPECIFIED
+}
+
+func (x *HttpExchange) GetPlace() uint32 {
+	if x != nil {
+		return x.Place
+	}
+	return 0
+}
+
+// HttpProxyResult is what a proxy did.
+type HttpProxyResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its node.
+	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// Connections from the client's side.
+	Accepted uint32 `protobuf:"varint,2,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	// Connections that it opened to the next hop.
+	Connections uint32 `protobuf:"varint,3,opt,name=connections,proto3" json:"connections,omitempty"`
+	// Requests that it passed on.
+	Requests uint32 `protobuf:"varint,4,opt,name=requests,proto3" json:"requests,omitempty"`
+	// Bytes of messages, heads and all, that it passed on towards the client.
+	BytesRelayed uint64 `protobuf:"varint,5,opt,name=bytes_relayed,json=bytesRelayed,proto3" json:"bytes_relayed,omitempty"`
+	// The most bytes that a client had sent and the proxy had left in the socket's
+	// queue when it ended the connection: the requests to which a dumb proxy is deaf (Recv-Q of ss).
+	BytesUnread uint32 `protobuf:"varint,6,opt,name=bytes_unread,json=bytesUnread,proto3" json:"bytes_unread,omitempty"`
+	// Connections, of either side, on which it met a reset.
+	Resets        uint32 `protobuf:"varint,7,opt,name=resets,proto3" json:"resets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HttpProxyResult) Reset() {
+	*x = HttpProxyResult{}
+	mi := &file_tcplab_v1_trial_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HttpProxyResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HttpProxyResult) ProtoMessage() {}
+
+func (x *HttpProxyResult) ProtoReflect() protoreflect.Message {
+	mi := &file_tcplab_v1_trial_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HttpProxyResult.ProtoReflect.Descriptor instead.
+func (*HttpProxyResult) Descriptor() ([]byte, []int) {
+	return file_tcplab_v1_trial_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *HttpProxyResult) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *HttpProxyResult) GetAccepted() uint32 {
+	if x != nil {
+		return x.Accepted
+	}
+	return 0
+}
+
+func (x *HttpProxyResult) GetConnections() uint32 {
+	if x != nil {
+		return x.Connections
+	}
+	return 0
+}
+
+func (x *HttpProxyResult) GetRequests() uint32 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *HttpProxyResult) GetBytesRelayed() uint64 {
+	if x != nil {
+		return x.BytesRelayed
+	}
+	return 0
+}
+
+func (x *HttpProxyResult) GetBytesUnread() uint32 {
+	if x != nil {
+		return x.BytesUnread
+	}
+	return 0
+}
+
+func (x *HttpProxyResult) GetResets() uint32 {
+	if x != nil {
+		return x.Resets
+	}
+	return 0
+}
+
 var File_tcplab_v1_trial_proto protoreflect.FileDescriptor
 
 const file_tcplab_v1_trial_proto_rawDesc = "" +
@@ -2585,7 +3261,7 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	" \x01(\x04R\treordered\x12\x14\n" +
 	"\x05early\x18\v \x01(\x04R\x05early\x12\x16\n" +
 	"\x06queued\x18\f \x01(\rR\x06queued\x12!\n" +
-	"\fqueued_bytes\x18\r \x01(\x04R\vqueuedBytes\"\xc2\a\n" +
+	"\fqueued_bytes\x18\r \x01(\x04R\vqueuedBytes\"\xed\a\n" +
 	"\n" +
 	"FlowResult\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
@@ -2603,7 +3279,8 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\x06writes\x18\v \x03(\v2\x16.tcplab.v1.WriteTimingR\x06writes\x12;\n" +
 	"\vuncorrected\x18\f \x01(\v2\x19.tcplab.v1.LatencySummaryR\vuncorrected\x120\n" +
 	"\aoutcome\x18\r \x01(\x0e2\x16.tcplab.v1.FlowOutcomeR\aoutcome\x128\n" +
-	"\vconnections\x18\x0e \x01(\v2\x16.tcplab.v1.ConnectionsR\vconnections\x12&\n" +
+	"\vconnections\x18\x0e \x01(\v2\x16.tcplab.v1.ConnectionsR\vconnections\x12)\n" +
+	"\x04http\x18\x0f \x01(\v2\x15.tcplab.v1.HttpResultR\x04http\x12&\n" +
 	"\x03dns\x18\x10 \x01(\v2\x14.tcplab.v1.DnsResultR\x03dns\x12)\n" +
 	"\x04exec\x18\x11 \x01(\v2\x15.tcplab.v1.ExecResultR\x04exec\x12/\n" +
 	"\astreams\x18\x12 \x03(\v2\x15.tcplab.v1.FlowResultR\astreams\x127\n" +
@@ -2744,7 +3421,78 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\bArtifact\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x16\n" +
-	"\x06sha256\x18\x03 \x01(\fR\x06sha256*g\n" +
+	"\x06sha256\x18\x03 \x01(\fR\x06sha256\"\xab\a\n" +
+	"\n" +
+	"HttpResult\x126\n" +
+	"\tpage_time\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\bpageTime\x12>\n" +
+	"\rdocument_time\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\fdocumentTime\x125\n" +
+	"\texchanges\x18\x03 \x03(\v2\x17.tcplab.v1.HttpExchangeR\texchanges\x12\x18\n" +
+	"\aanswers\x18\x04 \x01(\rR\aanswers\x12\x16\n" +
+	"\x06failed\x18\x05 \x01(\rR\x06failed\x12\x1b\n" +
+	"\tcut_short\x18\x06 \x01(\rR\bcutShort\x12\x1f\n" +
+	"\vunseen_cuts\x18\a \x01(\rR\n" +
+	"unseenCuts\x12\x18\n" +
+	"\aretries\x18\b \x01(\rR\aretries\x12 \n" +
+	"\vconnections\x18\t \x01(\rR\vconnections\x12\x16\n" +
+	"\x06reused\x18\n" +
+	" \x01(\rR\x06reused\x12)\n" +
+	"\x10peak_connections\x18\v \x01(\rR\x0fpeakConnections\x12\x1a\n" +
+	"\brequests\x18\f \x01(\rR\brequests\x125\n" +
+	"\bexecuted\x18\r \x01(\v2\x19.tcplab.v1.HttpExecutionsR\bexecuted\x12\x1f\n" +
+	"\vbytes_asked\x18\x0e \x01(\x04R\n" +
+	"bytesAsked\x12\x1d\n" +
+	"\n" +
+	"bytes_sent\x18\x0f \x01(\x04R\tbytesSent\x12\x1d\n" +
+	"\n" +
+	"bytes_read\x18\x10 \x01(\x04R\tbytesRead\x12%\n" +
+	"\x0ebytes_received\x18\x11 \x01(\x04R\rbytesReceived\x12\x16\n" +
+	"\x06resets\x18\x12 \x01(\rR\x06resets\x12#\n" +
+	"\rserver_resets\x18\x13 \x01(\rR\fserverResets\x12\x1a\n" +
+	"\btimeouts\x18\x14 \x01(\rR\btimeouts\x12\x1c\n" +
+	"\tovertaken\x18\x15 \x01(\rR\tovertaken\x12+\n" +
+	"\x05first\x18\x16 \x01(\v2\x15.tcplab.v1.HttpPhasesR\x05first\x128\n" +
+	"\n" +
+	"first_byte\x18\x17 \x01(\v2\x19.tcplab.v1.LatencySummaryR\tfirstByte\x12\x12\n" +
+	"\x04rate\x18\x18 \x01(\x01R\x04rate\x124\n" +
+	"\aproxies\x18\x19 \x03(\v2\x1a.tcplab.v1.HttpProxyResultR\aproxies\"\x8a\x01\n" +
+	"\x0eHttpExecutions\x12\x14\n" +
+	"\x05total\x18\x01 \x01(\rR\x05total\x12\x10\n" +
+	"\x03get\x18\x02 \x01(\rR\x03get\x12\x12\n" +
+	"\x04head\x18\x03 \x01(\rR\x04head\x12\x12\n" +
+	"\x04post\x18\x04 \x01(\rR\x04post\x12\x10\n" +
+	"\x03put\x18\x05 \x01(\rR\x03put\x12\x16\n" +
+	"\x06delete\x18\x06 \x01(\rR\x06delete\"\x90\x02\n" +
+	"\n" +
+	"HttpPhases\x123\n" +
+	"\aresolve\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\aresolve\x123\n" +
+	"\aconnect\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\aconnect\x128\n" +
+	"\n" +
+	"first_byte\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\tfirstByte\x12-\n" +
+	"\x04body\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04body\x12/\n" +
+	"\x05total\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05total\"\xec\x02\n" +
+	"\fHttpExchange\x12\x16\n" +
+	"\x06object\x18\x01 \x01(\rR\x06object\x12\x1e\n" +
+	"\n" +
+	"connection\x18\x02 \x01(\rR\n" +
+	"connection\x12/\n" +
+	"\x05asked\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05asked\x128\n" +
+	"\n" +
+	"first_byte\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\tfirstByte\x12-\n" +
+	"\x04done\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x04done\x12\x14\n" +
+	"\x05bytes\x18\x06 \x01(\x04R\x05bytes\x12\x16\n" +
+	"\x06status\x18\a \x01(\rR\x06status\x12\x14\n" +
+	"\x05tries\x18\b \x01(\rR\x05tries\x120\n" +
+	"\aoutcome\x18\t \x01(\x0e2\x16.tcplab.v1.FlowOutcomeR\aoutcome\x12\x14\n" +
+	"\x05place\x18\n" +
+	" \x01(\rR\x05place\"\xdf\x01\n" +
+	"\x0fHttpProxyResult\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1a\n" +
+	"\baccepted\x18\x02 \x01(\rR\baccepted\x12 \n" +
+	"\vconnections\x18\x03 \x01(\rR\vconnections\x12\x1a\n" +
+	"\brequests\x18\x04 \x01(\rR\brequests\x12#\n" +
+	"\rbytes_relayed\x18\x05 \x01(\x04R\fbytesRelayed\x12!\n" +
+	"\fbytes_unread\x18\x06 \x01(\rR\vbytesUnread\x12\x16\n" +
+	"\x06resets\x18\a \x01(\rR\x06resets*g\n" +
 	"\bTimeMode\x12\x19\n" +
 	"\x15TIME_MODE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eTIME_MODE_REAL\x10\x01\x12\x15\n" +
@@ -2792,7 +3540,7 @@ func file_tcplab_v1_trial_proto_rawDescGZIP() []byte {
 }
 
 var file_tcplab_v1_trial_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_tcplab_v1_trial_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_tcplab_v1_trial_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_tcplab_v1_trial_proto_goTypes = []any{
 	(TimeMode)(0),                 // 0: tcplab.v1.TimeMode
 	(LinkVerdict)(0),              // 1: tcplab.v1.LinkVerdict
@@ -2816,50 +3564,55 @@ var file_tcplab_v1_trial_proto_goTypes = []any{
 	(*TcpInfo)(nil),               // 19: tcplab.v1.TcpInfo
 	(*NodeCounters)(nil),          // 20: tcplab.v1.NodeCounters
 	(*Artifact)(nil),              // 21: tcplab.v1.Artifact
-	nil,                           // 22: tcplab.v1.NodeCounters.ValuesEntry
-	(*Kernel)(nil),                // 23: tcplab.v1.Kernel
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
-	(*NodeSockets)(nil),           // 26: tcplab.v1.NodeSockets
-	(*NodeCapture)(nil),           // 27: tcplab.v1.NodeCapture
-	(Engine)(0),                   // 28: tcplab.v1.Engine
-	(*Shape)(nil),                 // 29: tcplab.v1.Shape
-	(*QueueSummary)(nil),          // 30: tcplab.v1.QueueSummary
-	(*DnsResult)(nil),             // 31: tcplab.v1.DnsResult
-	(*ExecResult)(nil),            // 32: tcplab.v1.ExecResult
-	(*LatencyHistogram)(nil),      // 33: tcplab.v1.LatencyHistogram
-	(*SocketOptions)(nil),         // 34: tcplab.v1.SocketOptions
-	(*CongestionInfo)(nil),        // 35: tcplab.v1.CongestionInfo
-	(*StateChange)(nil),           // 36: tcplab.v1.StateChange
+	(*HttpResult)(nil),            // 22: tcplab.v1.HttpResult
+	(*HttpExecutions)(nil),        // 23: tcplab.v1.HttpExecutions
+	(*HttpPhases)(nil),            // 24: tcplab.v1.HttpPhases
+	(*HttpExchange)(nil),          // 25: tcplab.v1.HttpExchange
+	(*HttpProxyResult)(nil),       // 26: tcplab.v1.HttpProxyResult
+	nil,                           // 27: tcplab.v1.NodeCounters.ValuesEntry
+	(*Kernel)(nil),                // 28: tcplab.v1.Kernel
+	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
+	(*NodeSockets)(nil),           // 31: tcplab.v1.NodeSockets
+	(*NodeCapture)(nil),           // 32: tcplab.v1.NodeCapture
+	(Engine)(0),                   // 33: tcplab.v1.Engine
+	(*Shape)(nil),                 // 34: tcplab.v1.Shape
+	(*QueueSummary)(nil),          // 35: tcplab.v1.QueueSummary
+	(*DnsResult)(nil),             // 36: tcplab.v1.DnsResult
+	(*ExecResult)(nil),            // 37: tcplab.v1.ExecResult
+	(*LatencyHistogram)(nil),      // 38: tcplab.v1.LatencyHistogram
+	(*SocketOptions)(nil),         // 39: tcplab.v1.SocketOptions
+	(*CongestionInfo)(nil),        // 40: tcplab.v1.CongestionInfo
+	(*StateChange)(nil),           // 41: tcplab.v1.StateChange
 }
 var file_tcplab_v1_trial_proto_depIdxs = []int32{
 	6,  // 0: tcplab.v1.TrialResult.links:type_name -> tcplab.v1.LinkReport
 	11, // 1: tcplab.v1.TrialResult.flows:type_name -> tcplab.v1.FlowResult
 	20, // 2: tcplab.v1.TrialResult.counters:type_name -> tcplab.v1.NodeCounters
-	23, // 3: tcplab.v1.TrialResult.kernel:type_name -> tcplab.v1.Kernel
+	28, // 3: tcplab.v1.TrialResult.kernel:type_name -> tcplab.v1.Kernel
 	21, // 4: tcplab.v1.TrialResult.artifacts:type_name -> tcplab.v1.Artifact
-	24, // 5: tcplab.v1.TrialResult.start_time:type_name -> google.protobuf.Timestamp
-	25, // 6: tcplab.v1.TrialResult.elapsed:type_name -> google.protobuf.Duration
-	26, // 7: tcplab.v1.TrialResult.sockets:type_name -> tcplab.v1.NodeSockets
-	27, // 8: tcplab.v1.TrialResult.captures:type_name -> tcplab.v1.NodeCapture
+	29, // 5: tcplab.v1.TrialResult.start_time:type_name -> google.protobuf.Timestamp
+	30, // 6: tcplab.v1.TrialResult.elapsed:type_name -> google.protobuf.Duration
+	31, // 7: tcplab.v1.TrialResult.sockets:type_name -> tcplab.v1.NodeSockets
+	32, // 8: tcplab.v1.TrialResult.captures:type_name -> tcplab.v1.NodeCapture
 	0,  // 9: tcplab.v1.TrialResult.time:type_name -> tcplab.v1.TimeMode
 	5,  // 10: tcplab.v1.TrialResult.virtual_time:type_name -> tcplab.v1.VirtualTime
-	25, // 11: tcplab.v1.VirtualTime.passed:type_name -> google.protobuf.Duration
-	25, // 12: tcplab.v1.VirtualTime.wall:type_name -> google.protobuf.Duration
+	30, // 11: tcplab.v1.VirtualTime.passed:type_name -> google.protobuf.Duration
+	30, // 12: tcplab.v1.VirtualTime.wall:type_name -> google.protobuf.Duration
 	2,  // 13: tcplab.v1.LinkReport.direction:type_name -> tcplab.v1.LinkDirection
-	28, // 14: tcplab.v1.LinkReport.engine:type_name -> tcplab.v1.Engine
-	29, // 15: tcplab.v1.LinkReport.spec:type_name -> tcplab.v1.Shape
+	33, // 14: tcplab.v1.LinkReport.engine:type_name -> tcplab.v1.Engine
+	34, // 15: tcplab.v1.LinkReport.spec:type_name -> tcplab.v1.Shape
 	9,  // 16: tcplab.v1.LinkReport.measured:type_name -> tcplab.v1.LinkMeasurement
 	1,  // 17: tcplab.v1.LinkReport.verdict:type_name -> tcplab.v1.LinkVerdict
 	10, // 18: tcplab.v1.LinkReport.counters:type_name -> tcplab.v1.LinkCounters
-	29, // 19: tcplab.v1.LinkReport.applied:type_name -> tcplab.v1.Shape
+	34, // 19: tcplab.v1.LinkReport.applied:type_name -> tcplab.v1.Shape
 	7,  // 20: tcplab.v1.LinkReport.lateness:type_name -> tcplab.v1.LinkLateness
-	30, // 21: tcplab.v1.LinkReport.queue:type_name -> tcplab.v1.QueueSummary
+	35, // 21: tcplab.v1.LinkReport.queue:type_name -> tcplab.v1.QueueSummary
 	16, // 22: tcplab.v1.LinkLateness.summary:type_name -> tcplab.v1.LatencySummary
 	8,  // 23: tcplab.v1.LinkLateness.buckets:type_name -> tcplab.v1.LatenessBucket
-	25, // 24: tcplab.v1.LatenessBucket.upper:type_name -> google.protobuf.Duration
-	25, // 25: tcplab.v1.LinkMeasurement.delay:type_name -> google.protobuf.Duration
-	25, // 26: tcplab.v1.LinkMeasurement.jitter:type_name -> google.protobuf.Duration
+	30, // 24: tcplab.v1.LatenessBucket.upper:type_name -> google.protobuf.Duration
+	30, // 25: tcplab.v1.LinkMeasurement.delay:type_name -> google.protobuf.Duration
+	30, // 26: tcplab.v1.LinkMeasurement.jitter:type_name -> google.protobuf.Duration
 	17, // 27: tcplab.v1.FlowResult.client:type_name -> tcplab.v1.FlowEnd
 	17, // 28: tcplab.v1.FlowResult.server:type_name -> tcplab.v1.FlowEnd
 	16, // 29: tcplab.v1.FlowResult.connect:type_name -> tcplab.v1.LatencySummary
@@ -2868,47 +3621,64 @@ var file_tcplab_v1_trial_proto_depIdxs = []int32{
 	16, // 32: tcplab.v1.FlowResult.uncorrected:type_name -> tcplab.v1.LatencySummary
 	3,  // 33: tcplab.v1.FlowResult.outcome:type_name -> tcplab.v1.FlowOutcome
 	13, // 34: tcplab.v1.FlowResult.connections:type_name -> tcplab.v1.Connections
-	31, // 35: tcplab.v1.FlowResult.dns:type_name -> tcplab.v1.DnsResult
-	32, // 36: tcplab.v1.FlowResult.exec:type_name -> tcplab.v1.ExecResult
-	11, // 37: tcplab.v1.FlowResult.streams:type_name -> tcplab.v1.FlowResult
-	11, // 38: tcplab.v1.FlowResult.repetitions:type_name -> tcplab.v1.FlowResult
-	12, // 39: tcplab.v1.FlowResult.bulk:type_name -> tcplab.v1.BulkResult
-	16, // 40: tcplab.v1.FlowResult.resolve:type_name -> tcplab.v1.LatencySummary
-	33, // 41: tcplab.v1.FlowResult.histograms:type_name -> tcplab.v1.LatencyHistogram
-	25, // 42: tcplab.v1.BulkResult.steady_at:type_name -> google.protobuf.Duration
-	16, // 43: tcplab.v1.Connections.request:type_name -> tcplab.v1.LatencySummary
-	14, // 44: tcplab.v1.Connections.errors:type_name -> tcplab.v1.ConnectionErrors
-	14, // 45: tcplab.v1.Connections.server_errors:type_name -> tcplab.v1.ConnectionErrors
-	25, // 46: tcplab.v1.WriteTiming.at:type_name -> google.protobuf.Duration
-	25, // 47: tcplab.v1.WriteTiming.blocked:type_name -> google.protobuf.Duration
-	25, // 48: tcplab.v1.WriteTiming.first:type_name -> google.protobuf.Duration
-	25, // 49: tcplab.v1.WriteTiming.latency:type_name -> google.protobuf.Duration
-	25, // 50: tcplab.v1.LatencySummary.min:type_name -> google.protobuf.Duration
-	25, // 51: tcplab.v1.LatencySummary.mean:type_name -> google.protobuf.Duration
-	25, // 52: tcplab.v1.LatencySummary.p50:type_name -> google.protobuf.Duration
-	25, // 53: tcplab.v1.LatencySummary.p90:type_name -> google.protobuf.Duration
-	25, // 54: tcplab.v1.LatencySummary.p99:type_name -> google.protobuf.Duration
-	25, // 55: tcplab.v1.LatencySummary.max:type_name -> google.protobuf.Duration
-	19, // 56: tcplab.v1.FlowEnd.tcp_info:type_name -> tcplab.v1.TcpInfo
-	18, // 57: tcplab.v1.FlowEnd.cwnd_series:type_name -> tcplab.v1.CwndChange
-	34, // 58: tcplab.v1.FlowEnd.socket:type_name -> tcplab.v1.SocketOptions
-	35, // 59: tcplab.v1.FlowEnd.congestion_info:type_name -> tcplab.v1.CongestionInfo
-	36, // 60: tcplab.v1.FlowEnd.states:type_name -> tcplab.v1.StateChange
-	25, // 61: tcplab.v1.CwndChange.at:type_name -> google.protobuf.Duration
-	25, // 62: tcplab.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
-	25, // 63: tcplab.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
-	25, // 64: tcplab.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
-	25, // 65: tcplab.v1.TcpInfo.rttvar:type_name -> google.protobuf.Duration
-	25, // 66: tcplab.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
-	25, // 67: tcplab.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
-	25, // 68: tcplab.v1.TcpInfo.rwnd_limited:type_name -> google.protobuf.Duration
-	25, // 69: tcplab.v1.TcpInfo.sndbuf_limited:type_name -> google.protobuf.Duration
-	22, // 70: tcplab.v1.NodeCounters.values:type_name -> tcplab.v1.NodeCounters.ValuesEntry
-	71, // [71:71] is the sub-list for method output_type
-	71, // [71:71] is the sub-list for method input_type
-	71, // [71:71] is the sub-list for extension type_name
-	71, // [71:71] is the sub-list for extension extendee
-	0,  // [0:71] is the sub-list for field type_name
+	22, // 35: tcplab.v1.FlowResult.http:type_name -> tcplab.v1.HttpResult
+	36, // 36: tcplab.v1.FlowResult.dns:type_name -> tcplab.v1.DnsResult
+	37, // 37: tcplab.v1.FlowResult.exec:type_name -> tcplab.v1.ExecResult
+	11, // 38: tcplab.v1.FlowResult.streams:type_name -> tcplab.v1.FlowResult
+	11, // 39: tcplab.v1.FlowResult.repetitions:type_name -> tcplab.v1.FlowResult
+	12, // 40: tcplab.v1.FlowResult.bulk:type_name -> tcplab.v1.BulkResult
+	16, // 41: tcplab.v1.FlowResult.resolve:type_name -> tcplab.v1.LatencySummary
+	38, // 42: tcplab.v1.FlowResult.histograms:type_name -> tcplab.v1.LatencyHistogram
+	30, // 43: tcplab.v1.BulkResult.steady_at:type_name -> google.protobuf.Duration
+	16, // 44: tcplab.v1.Connections.request:type_name -> tcplab.v1.LatencySummary
+	14, // 45: tcplab.v1.Connections.errors:type_name -> tcplab.v1.ConnectionErrors
+	14, // 46: tcplab.v1.Connections.server_errors:type_name -> tcplab.v1.ConnectionErrors
+	30, // 47: tcplab.v1.WriteTiming.at:type_name -> google.protobuf.Duration
+	30, // 48: tcplab.v1.WriteTiming.blocked:type_name -> google.protobuf.Duration
+	30, // 49: tcplab.v1.WriteTiming.first:type_name -> google.protobuf.Duration
+	30, // 50: tcplab.v1.WriteTiming.latency:type_name -> google.protobuf.Duration
+	30, // 51: tcplab.v1.LatencySummary.min:type_name -> google.protobuf.Duration
+	30, // 52: tcplab.v1.LatencySummary.mean:type_name -> google.protobuf.Duration
+	30, // 53: tcplab.v1.LatencySummary.p50:type_name -> google.protobuf.Duration
+	30, // 54: tcplab.v1.LatencySummary.p90:type_name -> google.protobuf.Duration
+	30, // 55: tcplab.v1.LatencySummary.p99:type_name -> google.protobuf.Duration
+	30, // 56: tcplab.v1.LatencySummary.max:type_name -> google.protobuf.Duration
+	19, // 57: tcplab.v1.FlowEnd.tcp_info:type_name -> tcplab.v1.TcpInfo
+	18, // 58: tcplab.v1.FlowEnd.cwnd_series:type_name -> tcplab.v1.CwndChange
+	39, // 59: tcplab.v1.FlowEnd.socket:type_name -> tcplab.v1.SocketOptions
+	40, // 60: tcplab.v1.FlowEnd.congestion_info:type_name -> tcplab.v1.CongestionInfo
+	41, // 61: tcplab.v1.FlowEnd.states:type_name -> tcplab.v1.StateChange
+	30, // 62: tcplab.v1.CwndChange.at:type_name -> google.protobuf.Duration
+	30, // 63: tcplab.v1.TcpInfo.rto:type_name -> google.protobuf.Duration
+	30, // 64: tcplab.v1.TcpInfo.ato:type_name -> google.protobuf.Duration
+	30, // 65: tcplab.v1.TcpInfo.rtt:type_name -> google.protobuf.Duration
+	30, // 66: tcplab.v1.TcpInfo.rttvar:type_name -> google.protobuf.Duration
+	30, // 67: tcplab.v1.TcpInfo.min_rtt:type_name -> google.protobuf.Duration
+	30, // 68: tcplab.v1.TcpInfo.busy_time:type_name -> google.protobuf.Duration
+	30, // 69: tcplab.v1.TcpInfo.rwnd_limited:type_name -> google.protobuf.Duration
+	30, // 70: tcplab.v1.TcpInfo.sndbuf_limited:type_name -> google.protobuf.Duration
+	27, // 71: tcplab.v1.NodeCounters.values:type_name -> tcplab.v1.NodeCounters.ValuesEntry
+	30, // 72: tcplab.v1.HttpResult.page_time:type_name -> google.protobuf.Duration
+	30, // 73: tcplab.v1.HttpResult.document_time:type_name -> google.protobuf.Duration
+	25, // 74: tcplab.v1.HttpResult.exchanges:type_name -> tcplab.v1.HttpExchange
+	23, // 75: tcplab.v1.HttpResult.executed:type_name -> tcplab.v1.HttpExecutions
+	24, // 76: tcplab.v1.HttpResult.first:type_name -> tcplab.v1.HttpPhases
+	16, // 77: tcplab.v1.HttpResult.first_byte:type_name -> tcplab.v1.LatencySummary
+	26, // 78: tcplab.v1.HttpResult.proxies:type_name -> tcplab.v1.HttpProxyResult
+	30, // 79: tcplab.v1.HttpPhases.resolve:type_name -> google.protobuf.Duration
+	30, // 80: tcplab.v1.HttpPhases.connect:type_name -> google.protobuf.Duration
+	30, // 81: tcplab.v1.HttpPhases.first_byte:type_name -> google.protobuf.Duration
+	30, // 82: tcplab.v1.HttpPhases.body:type_name -> google.protobuf.Duration
+	30, // 83: tcplab.v1.HttpPhases.total:type_name -> google.protobuf.Duration
+	30, // 84: tcplab.v1.HttpExchange.asked:type_name -> google.protobuf.Duration
+	30, // 85: tcplab.v1.HttpExchange.first_byte:type_name -> google.protobuf.Duration
+	30, // 86: tcplab.v1.HttpExchange.done:type_name -> google.protobuf.Duration
+	3,  // 87: tcplab.v1.HttpExchange.outcome:type_name -> tcplab.v1.FlowOutcome
+	88, // [88:88] is the sub-list for method output_type
+	88, // [88:88] is the sub-list for method input_type
+	88, // [88:88] is the sub-list for extension type_name
+	88, // [88:88] is the sub-list for extension extendee
+	0,  // [0:88] is the sub-list for field type_name
 }
 
 func init() { file_tcplab_v1_trial_proto_init() }
@@ -2928,7 +3698,7 @@ func file_tcplab_v1_trial_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tcplab_v1_trial_proto_rawDesc), len(file_tcplab_v1_trial_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   19,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
