@@ -32,6 +32,7 @@ const (
 //	transaction = R + n·(R + server time + serialisation) + (n-1)·think time,
 //	              and n·(R + 40 ms) where Nagle's algorithm holds a second write
 //	              at a rate r the greater of that and (n-1)/r + one of them
+//	http        = R + Σ (R or 2R + server time + serialisation) / connections
 //	burst       = R + the delay there + 8N/C + its gaps
 //
 // R is the sum of the delays there and back on the path with the fewest links,
@@ -93,6 +94,9 @@ func flowTime(flow *tcplabv1.Flow, there, back way) time.Duration {
 		}
 		return rtt + time.Duration(rounds)*rtt + there.serialise(bulk.GetBytes())
 	}
+	if page := flow.GetHttp(); page != nil {
+		return httpTime(page, rtt, there, back)
+	}
 	if burst := flow.GetBurst(); burst != nil {
 		return rtt + burstTime(burst, there)
 	}
@@ -130,6 +134,33 @@ func connectTime(connect *tcplabv1.Connect, rtt time.Duration, there, back way) 
 	}
 	rounds := (connect.GetCount()-1)/max(1, connect.GetConcurrency()) + 1
 	return saturate(time.Duration(rounds), one) + rtt
+}
+
+// httpTime is how long a page takes on the connections that it may have, each request after the one before
+// it; proxies, pipelines and what goes wrong are left out.
+func httpTime(page *tcplabv1.Http, rtt time.Duration, there, back way) time.Duration {
+	if d := page.GetDuration().AsDuration(); d > 0 {
+		return rtt + d
+	}
+	client := page.GetClient()
+	var sum time.Duration
+	var count time.Duration
+	objects := page.GetObjects()
+	if document := page.GetDocument(); document != nil {
+		objects = append([]*tcplabv1.HttpObject{document}, objects...)
+	}
+	for _, o := range objects {
+		n := time.Duration(max(1, o.GetCount()))
+		one := rtt + o.GetServerTime().AsDuration() + there.serialise(o.GetBody()) + back.serialise(o.GetSize())
+		if client.Persistent != nil && !client.GetPersistent() {
+			one += rtt
+		}
+		sum, count = sum+saturate(n, one), count+n
+	}
+	if requests := time.Duration(page.GetRequests()); requests > 0 && count > 0 {
+		sum = saturate(requests, sum/count)
+	}
+	return rtt + sum/time.Duration(max(1, client.GetConnections()))
 }
 
 // burstTime is how long the writes of a burst and its gaps take, and the last

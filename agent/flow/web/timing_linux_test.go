@@ -1,7 +1,6 @@
 package web
 
 import (
-	"slices"
 	"testing"
 	"time"
 
@@ -10,7 +9,7 @@ import (
 )
 
 // TestRoundTrips counts what a page costs in round trips of a link with delay: never less, in any
-// repetition, and less than one more in the middle of three.
+// repetition, and less than one more in the best of five, for all that a busy machine can do is delay.
 func TestRoundTrips(t *testing.T) {
 	const delay = 20 * time.Millisecond
 	const objects = "objects: [{size: 1kB, count: 6}]"
@@ -30,18 +29,17 @@ func TestRoundTrips(t *testing.T) {
 		// Each answer is two small segments, and the initial window is ten.
 		{"HTTP/2", "version: 2, objects: [{size: 1kB, count: 2}]", 2},
 	} {
-		var times []time.Duration
 		least := time.Duration(c.trips) * 2 * delay
-		for range 3 {
+		best := limit
+		for i := 0; i < 5 && best >= least+2*delay; i++ {
 			took := whole(t, cfg, c.text).GetHttp().GetPageTime().AsDuration()
 			if took < least {
 				t.Errorf("%s took %s, less than %d round trips", c.name, took, c.trips)
 			}
-			times = append(times, took)
+			best = min(best, took)
 		}
-		slices.Sort(times)
-		if times[1] >= least+2*delay {
-			t.Errorf("%s took %v: %d round trips are %s", c.name, times, c.trips, least)
+		if best >= least+2*delay {
+			t.Errorf("%s took %s at best: %d round trips are %s", c.name, best, c.trips, least)
 		}
 	}
 }
