@@ -53,6 +53,9 @@ type Config struct {
 	// PolicyPath is the file in which the host's owner says which of its interfaces labs may
 	// shape. Default: policy.DefaultPath.
 	PolicyPath string
+	// Commanded: the controller is elsewhere, and what the host's owner has not permitted in the policy is
+	// refused: programs, and interfaces of the host. Default: whoever runs the agent commands it.
+	Commanded bool
 	// Watchdog is the command of the watchdog, which calls Watch with the two arguments that
 	// are appended. Default: none, and a kernel without TCX shapes no interface of the
 	// host's.
@@ -128,13 +131,15 @@ func newAgent(life context.Context, cfg Config) (*agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the agent: %w", err)
 	}
+	own := newOwnHost(life, cfg)
+	results.Bound(own.policy.Spool())
 	return &agent{
 		cfg:         cfg,
 		spool:       results,
 		leases:      guard.NewLeases(),
 		life:        life,
 		kernel:      sync.OnceValue(host.Kernel),
-		host:        newOwnHost(life, cfg),
+		host:        own,
 		deployments: make(map[string]*deployment),
 		trials:      make(map[string]*trial),
 	}, nil

@@ -20,8 +20,10 @@ import (
 // ownHost is the host's own network stack as labs may shape it, or why they may
 // not.
 type ownHost struct {
-	host *nic.Host
-	err  error
+	policy policy.Policy
+	wrong  error // with the policy: then nothing is permitted
+	host   *nic.Host
+	err    error
 }
 
 // newOwnHost undoes what an agent that died has left at the host's interfaces, and
@@ -48,14 +50,15 @@ func newOwnHost(ctx context.Context, cfg Config) *ownHost {
 	}
 	var policyErr error
 	options.Policy, policyErr = policy.Load(path)
+	options.Policy.Commanded = cfg.Commanded
 	host, err := nic.NewHost(options)
 	if err != nil {
-		return &ownHost{err: errors.Join(policyErr, err)}
+		return &ownHost{policy: options.Policy, wrong: policyErr, err: errors.Join(policyErr, err)}
 	}
 	if err := host.Recover(ctx); err != nil {
 		cfg.Log.Error("an agent that died has changed an interface of this host", "error", err)
 	}
-	return &ownHost{host: host, err: policyErr}
+	return &ownHost{policy: options.Policy, wrong: policyErr, host: host, err: policyErr}
 }
 
 // Rollback undoes what an agent that died has left at the host's interfaces. One that lives is

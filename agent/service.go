@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/tcplab/tcplab/agent/policy"
 	"github.com/tcplab/tcplab/internal/rpcerr"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
@@ -44,6 +45,9 @@ func (s *service) Apply(ctx context.Context, r *tcplabv1.ApplyRequest) (*tcplabv
 	}
 	if r.GetTime() > tcplabv1.TimeMode_TIME_MODE_REAL {
 		return nil, rpcerr.New(codes.InvalidArgument, rpcerr.RequestInvalid, "", "this agent runs labs by the real clock, and %v was asked for", r.GetTime())
+	}
+	if err := s.agent.host.permitLab(r.GetLab()); err != nil {
+		return nil, err
 	}
 	return s.agent.apply(ctx, r.GetDeploymentId(), r.GetLab(), r.GetLease().AsDuration())
 }
@@ -100,6 +104,9 @@ func (s *service) RunProgram(stream grpc.BidiStreamingServer[tcplabv1.RunProgram
 	}
 	d, err := s.agent.deployment(stream.Context(), first.GetDeploymentId())
 	if err != nil {
+		return err
+	}
+	if err := s.agent.host.permitPrograms(policy.Root); err != nil { // as whom it runs
 		return err
 	}
 	start := first.GetInput().GetStart()

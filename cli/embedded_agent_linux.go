@@ -202,7 +202,8 @@ func (a *app) serveAgent(ctx context.Context, f *agentFlags) (err error) {
 	})
 	return agent.Run(ctx, agent.Config{
 		SpoolDir: h.path("spool"), HostName: credential.Identity().Name, Version: version(), JournalDir: h.path("journals"),
-		PolicyPath: a.Getenv(policyVar), Watchdog: watchdog(), Management: management, Log: log,
+		PolicyPath: a.Getenv(policyVar), Watchdog: watchdog(), Management: management, Commanded: true,
+		Private: []string{h.dir}, Log: log,
 	}, lis)
 }
 

@@ -1,7 +1,8 @@
 // Package policy reads what the owner of a host permits labs to do with the
-// host's own interfaces: /etc/tcplab/agent.yaml, which docs/host-interfaces.md
-// explains. A host without the file permits what every host permits: interfaces
-// that are neither the loopback nor the way to everywhere else.
+// host's own interfaces, and what a controller elsewhere may have it do: /etc/tcplab/agent.yaml, which
+// docs/host-interfaces.md and docs/operations.md explain. A host without the file permits what every host permits: interfaces
+// that are neither the loopback nor the way to everywhere else; and where it is commanded from elsewhere
+// none of its interfaces, and no program.
 //
 // Nothing that reaches an agent over the network changes a policy or widens it. The
 // package refuses keys that it does not know, and a file that others than its
@@ -36,6 +37,13 @@ type Policy struct {
 	DefaultRoute bool         // interfaces with a default route may be shaped
 	Only         []string     // the interfaces that may be shaped; empty: all that the above permits
 	Never        []link.Match // what is never shaped, beside ssh, the controller's path, DHCP and neighbour discovery
+
+	// Commanded: a controller elsewhere commands the host. What the owner has not permitted is refused then.
+	Commanded bool
+	Exec      User     // as whom labs may start programs in nodes, where the host is commanded
+	Sysctls   []string // those that labs may set in nodes; nil: all that a node has of its own
+	MaxSpool  uint64   // of results that wait, in bytes; 0: see Spool
+	MaxRate   float64  // of a link's direction in bit/s; 0: any, and none
 }
 
 // Interface is what a policy asks of an interface.
@@ -48,11 +56,10 @@ type Interface struct {
 // Allow is nil where labs may shape the interface, or says why not and what the
 // host's owner could do.
 func (p Policy) Allow(i Interface) error {
-	where := p.Path
-	if where == "" {
-		where = DefaultPath
-	}
+	where := p.where()
 	switch {
+	case p.Commanded && len(p.Only) == 0:
+		return fmt.Errorf("this host's policy lets labs shape none of its interfaces: its owner can permit %s with interfaces.only: [%s] in %s", i.Name, i.Name, where)
 	case len(p.Only) > 0 && !slices.Contains(p.Only, i.Name):
 		return fmt.Errorf("this host's policy lets labs shape no interface but %v, and this is %s: its owner can add it to interfaces.only in %s", p.Only, i.Name, where)
 	case i.Loopback && !p.Loopback:
@@ -75,6 +82,16 @@ type document struct {
 		Protocol    protocol `yaml:"protocol"`
 		Port        uint16   `yaml:"port"`
 	} `yaml:"never_shape"`
+	Exec struct {
+		User user `yaml:"user"`
+	} `yaml:"exec"`
+	Sysctls struct {
+		Only []string `yaml:"only"`
+	} `yaml:"sysctls"`
+	Limits struct {
+		Spool size `yaml:"spool"`
+		Rate  rate `yaml:"rate"`
+	} `yaml:"limits"`
 }
 
 // Parse reads a policy. The path is for errors, file:line:column: what.
@@ -95,6 +112,8 @@ func Parse(path string, content []byte) (Policy, error) {
 		return p, at(path, err)
 	}
 	p.Loopback, p.DefaultRoute, p.Only = d.Interfaces.Loopback, d.Interfaces.DefaultRoute, d.Interfaces.Only
+	p.Exec, p.Sysctls = User(d.Exec.User), d.Sysctls.Only
+	p.MaxSpool, p.MaxRate = uint64(d.Limits.Spool), float64(d.Limits.Rate)
 	for i, n := range d.NeverShape {
 		m := link.Match{Destination: netip.Prefix(n.Destination), Protocol: link.Protocol(n.Protocol), Port: n.Port}
 		switch {

@@ -20,7 +20,49 @@ never_shape:
   - {destination: 192.0.2.7, protocol: tcp, port: 8443}
   - {destination: "2001:db8::/32"}
   - {protocol: udp, port: 51820}
+exec:
+  user: nobody
+sysctls:
+  only: [net.ipv4.tcp_rmem]
+limits:
+  spool: 1GiB
+  rate: 10Gbit
 `
+
+// A host that is commanded from elsewhere permits nothing that its owner has not; one that is not, what the
+// person who runs the lab could do anyway.
+func TestCommanded(t *testing.T) {
+	for name, test := range map[string]struct {
+		policy                     Policy
+		nobody, root, iface, spool bool
+	}{
+		"not commanded":    {Policy{}, true, true, true, false},
+		"commanded":        {Policy{Commanded: true}, false, false, false, true},
+		"nobody permitted": {Policy{Commanded: true, Exec: Nobody}, true, false, false, true},
+		"root permitted":   {Policy{Commanded: true, Exec: Root}, true, true, false, true},
+		"eth1 permitted":   {Policy{Commanded: true, Only: []string{"eth1"}}, false, false, true, true},
+	} {
+		if got := test.policy.AllowPrograms(Nobody) == nil; got != test.nobody {
+			t.Errorf("%s: programs as nobody: %v", name, got)
+		}
+		if got := test.policy.AllowPrograms(Root) == nil; got != test.root {
+			t.Errorf("%s: programs as root: %v", name, got)
+		}
+		if got := test.policy.Allow(Interface{Name: "eth1"}) == nil; got != test.iface {
+			t.Errorf("%s: eth1: %v", name, got)
+		}
+		if got := test.policy.Spool() > 0; got != test.spool {
+			t.Errorf("%s: the spool is bounded: %v", name, got)
+		}
+	}
+	limited := Policy{Sysctls: []string{"a"}, MaxRate: 1e6}
+	if limited.AllowSysctl("a") != nil || limited.AllowSysctl("b") == nil || (Policy{}).AllowSysctl("b") != nil {
+		t.Error("sysctls")
+	}
+	if limited.AllowRate(1e6) != nil || limited.AllowRate(2e6) == nil || limited.AllowRate(0) == nil || (Policy{}).AllowRate(0) != nil {
+		t.Error("rates")
+	}
+}
 
 func TestParse(t *testing.T) {
 	for name, test := range map[string]struct {
@@ -35,7 +77,12 @@ func TestParse(t *testing.T) {
 				{Destination: netip.MustParsePrefix("2001:db8::/32")},
 				{Protocol: link.UDP, Port: 51820},
 			},
+			Exec: Nobody, Sysctls: []string{"net.ipv4.tcp_rmem"},
+			MaxSpool: 1 << 30, MaxRate: 1e10,
 		}, ""},
+		"another user":        {"exec: {user: www-data}\n", Policy{}, "agent.yaml:1:14: programs run as nobody or root"},
+		"no size":             {"limits: {spool: 5s}\n", Policy{}, "agent.yaml:1:17: \"5s\" is not "},
+		"a rate of nothing":   {"limits:\n  rate: 0bit\n", Policy{}, "agent.yaml:2:9: "},
 		"nothing":             {"", Policy{}, ""},
 		"comments alone":      {"# nothing permitted\n", Policy{}, ""},
 		"an unknown key":      {"interfaces:\n  loopbak: true\n", Policy{}, "agent.yaml:2:3: unknown field \"loopbak\""},

@@ -42,6 +42,35 @@ var plain = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}$`)
 type Spool struct {
 	dir  string
 	lock *os.File
+	most uint64 // bytes; 0: as the disk has room
+}
+
+// Bound refuses trials when what waits has that many bytes; nothing that is there is dropped. 0: as the
+// disk has room. Call it before the first Begin.
+func (s *Spool) Bound(most uint64) { s.most = most }
+
+// used is the size of all that waits, in bytes.
+func (s *Spool) used() (sum uint64, err error) {
+	err = filepath.WalkDir(s.dir, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return ignoreGone(err)
+		}
+		info, err := e.Info()
+		if err != nil {
+			return ignoreGone(err)
+		}
+		sum += uint64(info.Size())
+		return nil
+	})
+	return sum, err
+}
+
+// ignoreGone is nil for a file that was acknowledged just now.
+func ignoreGone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // Open makes the folder where it is missing, takes it for this process, and

@@ -30,6 +30,15 @@ func (s *Spool) Begin(id string) (*Trial, error) {
 	if !plain.MatchString(id) {
 		return nil, rpcerr.New(codes.InvalidArgument, rpcerr.RequestInvalid, "", "%q is no ID of a trial", id)
 	}
+	if s.most > 0 {
+		switch used, err := s.used(); {
+		case err != nil:
+			return nil, storage("measure the spool", err)
+		case used >= s.most:
+			return nil, rpcerr.New(codes.ResourceExhausted, rpcerr.Storage, "Let the controller fetch what waits, or raise limits.spool in the host's policy.",
+				"results of %d bytes wait here, and %d are permitted", used, s.most)
+		}
+	}
 	t := &Trial{spool: s, id: id, dir: filepath.Join(s.dir, id)}
 	if err := os.Mkdir(t.dir, newFolder); err != nil {
 		if errors.Is(err, fs.ErrExist) {
