@@ -37,7 +37,7 @@ func Rules() map[string]Rule {
 	see, change, govern := Rule{Role: viewer}, Rule{Role: operator, Audit: true}, Rule{Role: admin, Audit: true}
 	in(tcplabv1.RunService_ServiceDesc.ServiceName, map[string]Rule{
 		"PlanRun": see, "GetRun": see, "ListRuns": see, "WatchRun": see, "ListTrials": see, "GetRunReport": see,
-		"ReadRunArtifact": see,
+		"ReadRunArtifact": see, "WatchSamples": see,
 		"CreateRun":       change, "CancelRun": change,
 	})
 	in(tcplabv1.LabService_ServiceDesc.ServiceName, map[string]Rule{
