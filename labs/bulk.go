@@ -17,7 +17,7 @@ type bulkSpec struct {
 	Duration *duration      `yaml:"duration" jsonschema_description:"How long to send, up to 24h. Either this or bytes."`
 	Streams  *count         `yaml:"streams" jsonschema_description:"Connections in parallel, 1 to 128; each has an equal part of bytes and rate. Default 1."`
 	Both     *toggle        `yaml:"both" jsonschema_description:"Whether the server sends as much to the client at the same time, on the same connections. Default false."`
-	Pacing   *rate          `yaml:"pacing" jsonschema_description:"Most that TCP sends on each connection, headers included, from 1kbit on: SO_MAX_PACING_RATE. Default: unlimited."`
+	Pacing   *rate          `yaml:"pacing" jsonschema_description:"Most payload that TCP sends on each connection, from 1kbit on: SO_MAX_PACING_RATE. Default: unlimited."`
 	Rate     *rate          `yaml:"rate" jsonschema_description:"Payload that the application writes, of all streams together, from 1kbit on. Default: unlimited."`
 	Write    *size          `yaml:"write" jsonschema_description:"Bytes of each write with a rate, up to 16MiB. Default: what the rate sends in 1ms, 1460B to 256KiB."`
 	Schedule []bulkStepSpec `yaml:"schedule" jsonschema_description:"How the rate changes, in order of time."`

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SetPacing has TCP send no more bytes a second than this, headers included: by its own timer, or by an
+// SetPacing has TCP send no more bytes a second than this: by its own timer, which counts payload, or by an
 // fq qdisc where the node has one (SO_MAX_PACING_RATE, socket(7)).
 func (s *Socket) SetPacing(bytes uint64) error {
 	// The option takes a long since kernel 4.20, and x/sys has none that sets one.

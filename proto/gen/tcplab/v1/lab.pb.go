@@ -1753,9 +1753,9 @@ type Bulk struct {
 	Streams uint32 `protobuf:"varint,3,opt,name=streams,proto3" json:"streams,omitempty"`
 	// Whether the server sends as much to the client at the same time, on the same connections. Default false.
 	Both bool `protobuf:"varint,4,opt,name=both,proto3" json:"both,omitempty"`
-	// Most that each connection sends, in bit/s, payload and headers of TCP and below included
-	// (SO_MAX_PACING_RATE): TCP itself spaces its segments out, or an fq qdisc where the node has
-	// one. 1000 to 1e12; 0: as the congestion control has it.
+	// Most that each connection sends, in bit/s (SO_MAX_PACING_RATE): TCP itself spaces its segments out and
+	// counts their payload (tcp_update_skb_after_send in net/ipv4/tcp_output.c), or where the node has an fq
+	// qdisc that does, and counts headers too. 1000 to 1e12; 0: as the congestion control has it.
 	PacingBps float64 `protobuf:"fixed64,5,opt,name=pacing_bps,json=pacingBps,proto3" json:"pacing_bps,omitempty"`
 	// Payload that the applications write, of all streams together, in bit/s: a write is made when
 	// it is due. Where a write has to wait, the ones that became due meanwhile are made at
