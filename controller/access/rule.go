@@ -38,7 +38,7 @@ func Rules() map[string]Rule {
 	in(tcplabv1.RunService_ServiceDesc.ServiceName, map[string]Rule{
 		"PlanRun": see, "GetRun": see, "ListRuns": see, "WatchRun": see, "ListTrials": see, "GetRunReport": see,
 		"ReadRunArtifact": see, "WatchSamples": see,
-		"CreateRun":       change, "CancelRun": change,
+		"CreateRun": change, "CancelRun": change,
 	})
 	in(tcplabv1.LabService_ServiceDesc.ServiceName, map[string]Rule{
 		"ValidateLab": see, "GetDeployment": see, "ListDeployments": see, "GetLink": see, "ListLinks": see, "WatchLinks": see,

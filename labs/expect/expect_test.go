@@ -222,7 +222,7 @@ func TestCompileErrors(t *testing.T) {
 		{"measure", "flow.get.connect.^p51", "flow.get.connect has no field p51 (did you mean p50?)"},
 		{"measure", "flow.get.client.tcp_info.^snd_cwmd", "did you mean snd_cwnd?"},
 		{"measure", "flow.get.^erorrs.reset", "flow.get has no field erorrs (did you mean error"},
-		{"measure", "flow.get.errors.^addres_in_use", "did you mean address_in_use?"},
+		{"measure", "flow.get.errors.^address_in_used", "did you mean address_in_use?"},
 		{"measure", "flow.get.server.cwnd_series[0].^cwnd", "has no field cwnd"},
 		{"measure", "flow.get.connect.p50.^x", "flow.get.connect.p50 is a number and has no field x"},
 		{"measure", "counter.^clint.TcpActiveOpens", "the lab has no node clint (did you mean client?)"},

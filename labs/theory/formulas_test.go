@@ -62,8 +62,13 @@ func TestCubicWindow(t *testing.T) {
 		p    float64
 		want float64
 	}{
-		{100 * ms, 1e-2, 12}, {100 * ms, 1e-3, 38}, {100 * ms, 1e-4, 187}, {100 * ms, 1e-5, 1054},
-		{10 * ms, 1e-4, 122}, {10 * ms, 1e-6, 1225}, {10 * ms, 1e-8, 33327},
+		{100 * ms, 1e-2, 12},
+		{100 * ms, 1e-3, 38},
+		{100 * ms, 1e-4, 187},
+		{100 * ms, 1e-5, 1054},
+		{10 * ms, 1e-4, 122},
+		{10 * ms, 1e-6, 1225},
+		{10 * ms, 1e-8, 33327},
 	} {
 		if got := theory.CubicWindow(c.rtt, c.p); math.Abs(got/c.want-1) > 0.05 {
 			t.Errorf("CubicWindow(%v, %g) = %.1f, RFC 9438 has %g", c.rtt, c.p, got, c.want)
