@@ -84,7 +84,7 @@ bench-links: ## those of links alone: both engines, stars, a host's own interfac
 	@$(MAKE) --no-print-directory bench RUN='^(wire|netem|host interface)'
 
 .PHONY: bench-flows
-bench-flows: ## those of flows alone, beside iperf3, sockperf and ab: make bench-flows [RUN=regexp]
+bench-flows: ## those of flows alone, beside iperf3, sockperf, ab and wrk: make bench-flows [RUN=regexp]
 	@$(MAKE) --no-print-directory bench RUN='^flows.*($(RUN))'
 
 .PHONY: microbench

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tcplab/tcplab/agent/flow"
 	"github.com/tcplab/tcplab/agent/flow/connect"
+	"github.com/tcplab/tcplab/agent/flow/web"
 	"github.com/tcplab/tcplab/agent/link"
 	"github.com/tcplab/tcplab/agent/observe"
 	"github.com/tcplab/tcplab/agent/topology"
@@ -93,6 +94,9 @@ type running interface {
 func newTraffic(spec *tcplabv1.Flow, cfg flow.Config) (running, error) {
 	if spec.GetConnect() != nil {
 		return connect.New(spec, cfg)
+	}
+	if spec.GetHttp() != nil {
+		return web.New(spec, web.Config{Config: cfg})
 	}
 	return flow.New(spec, cfg)
 }

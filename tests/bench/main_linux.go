@@ -83,6 +83,7 @@ func measurements(tcplab string) []Measurement {
 		bulkBeside(8),
 		roundTrip(),
 		connects(),
+		httpLoad(),
 		idleConnections(),
 		sampling(),
 	}

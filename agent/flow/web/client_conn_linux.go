@@ -247,6 +247,13 @@ func (c *clientConn) answered() {
 		c.thinking = true
 		c.loop.Set(&c.pause, time.Now().Add(plan.client.think))
 	}
+	// Mostly the next request goes where the answer came from: nobody else need be looked at.
+	if len(c.under) == 0 && c.client.left() && c.takes(c.client.peek()) {
+		c.ask(c.client.take())
+		if c.client.plan.client.pipeline == 1 && len(c.client.open) == c.client.plan.client.connections {
+			return
+		}
+	}
 	c.client.dispatch()
 }
 

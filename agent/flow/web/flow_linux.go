@@ -138,6 +138,9 @@ func (f *Flow) Listen(ctx context.Context) error {
 	return nil
 }
 
+// Address is where the server listens, after Listen.
+func (f *Flow) Address() netip.AddrPort { return f.server.address }
+
 // station is a loop that waits for connections, under way.
 type station struct {
 	*listening

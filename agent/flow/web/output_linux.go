@@ -34,15 +34,16 @@ const (
 
 // blocks are bytes that all connections of a loop write.
 type blocks struct {
-	zeros  []byte
-	chunk  []byte // a whole chunk with its frame, of chunkBody bytes
-	prefix uint64 // bytes of its first line
-	size   uint64
-	small  []byte
+	zeros   []byte
+	chunk   []byte // a whole chunk with its frame, of chunkBody bytes
+	prefix  uint64 // bytes of its first line
+	size    uint64
+	small   []byte
+	vectors [][]byte // of one call
 }
 
 func newBlocks(chunk int) *blocks {
-	b := &blocks{zeros: make([]byte, zerosSize), small: make([]byte, 0, smallWrite)}
+	b := &blocks{zeros: make([]byte, zerosSize), small: make([]byte, 0, smallWrite), vectors: make([][]byte, 0, maxVectors)}
 	if chunk > 0 {
 		b.chunk = http1.AppendChunk(nil, uint64(chunk))
 		b.prefix, b.size = uint64(len(b.chunk)), uint64(chunk)
@@ -98,9 +99,8 @@ func (o *output) drop() {
 // flush writes until all is written, which it reports, or the socket takes no more. It adds up
 // what it wrote, and how much of that was body.
 func (o *output) flush(fd socket.FD, b *blocks, written, body *uint64) (done bool, err error) {
-	var vectors [maxVectors][]byte
 	for !o.empty() {
-		n, err := o.write(fd, b, vectors[:0])
+		n, err := o.write(fd, b)
 		if n > 0 {
 			*written += uint64(n)
 			*body += o.advance(uint64(n))
@@ -117,14 +117,14 @@ func (o *output) flush(fd socket.FD, b *blocks, written, body *uint64) (done boo
 }
 
 // write makes one call.
-func (o *output) write(fd socket.FD, b *blocks, vectors [][]byte) (int, error) {
+func (o *output) write(fd socket.FD, b *blocks) (int, error) {
 	pieces := o.pieces[o.next:]
 	first := pieces[0].text[o.offset:]
 	if len(pieces) == 1 && pieces[0].times == 1 {
 		return fd.Send(first)
 	}
 	total := len(first)
-	vectors = append(vectors, first)
+	vectors := append(b.vectors[:0], first)
 	for i := range pieces {
 		p := &pieces[i]
 		left := p.times
