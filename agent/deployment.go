@@ -69,7 +69,7 @@ func (d *deployment) build(ctx context.Context) (err error) {
 	if err := d.check(); err != nil {
 		return err
 	}
-	d.engines = newEngines()
+	d.engines = newEngines(d.checked)
 	if d.choice, err = d.engines.choose(d.plan, d.host); err != nil {
 		return errors.Join(err, d.engines.Close())
 	}

@@ -27,12 +27,15 @@ type engines struct {
 	wire   error // why there is no wire engine
 }
 
-func newEngines() *engines {
+// newEngines makes them all; in a guest kernel that has netem there is no other.
+func newEngines(netemAlone bool) *engines {
 	e := &engines{byKind: map[tcplabv1.Engine]link.Engine{
 		tcplabv1.Engine_ENGINE_NETEM: netem.New(),
 		tcplabv1.Engine_ENGINE_VETH:  veth.Engine{},
 	}}
-	if w, err := wire.New(wire.Options{}); err != nil {
+	if netemAlone {
+		e.wire = errors.New("the wire engine goes by the real clock")
+	} else if w, err := wire.New(wire.Options{}); err != nil {
 		e.wire = err
 	} else {
 		e.byKind[tcplabv1.Engine_ENGINE_WIRE] = w
@@ -154,7 +157,7 @@ func (a *agent) probe(ctx context.Context) (*tcplabv1.Host, error) {
 			return h, nil
 		}
 	}
-	e := newEngines()
+	e := newEngines(false)
 	// A shape of all that a link can have.
 	shape := link.Shape{Rate: 1e7, Delay: time.Millisecond, Loss: link.RandomLoss(0.01), Queue: link.Queue{Packets: link.MinQueuePackets}}
 	port := link.Port{Name: "eth0", MTU: topology.DefaultMTU}

@@ -53,7 +53,7 @@ func (s *service) Apply(ctx context.Context, r *tcplabv1.ApplyRequest) (*tcplabv
 	g, mine := s.guests.claim(r)
 	if mine {
 		if err := g.boot(); err != nil {
-			return nil, errors.Join(err, s.guests.remove(g.id, errRemoved))
+			return nil, s.giveUp(g, err)
 		}
 	} else if !proto.Equal(g.request.GetLab(), r.GetLab()) || g.request.GetTime() != r.GetTime() {
 		return nil, rpcerr.New(codes.AlreadyExists, rpcerr.Conflict, "Remove the deployment first, or give this one an ID of its own.",
@@ -62,7 +62,7 @@ func (s *service) Apply(ctx context.Context, r *tcplabv1.ApplyRequest) (*tcplabv
 	e, err := g.first(ctx, func(e *tcplabv1.GuestEvent) bool { return e.GetApplied() != nil })
 	if err != nil {
 		if mine {
-			err = errors.Join(err, s.guests.remove(g.id, errRemoved))
+			err = s.giveUp(g, err)
 		}
 		return nil, err
 	}
@@ -72,6 +72,14 @@ func (s *service) Apply(ctx context.Context, r *tcplabv1.ApplyRequest) (*tcplabv
 	}
 	s.guests.leases.Grant(g.id, lease)
 	return proto.CloneOf(e.GetApplied()), nil
+}
+
+// giveUp removes a guest that came to nothing, and returns why, as the guest's agent said it.
+func (s *service) giveUp(g *guest, why error) error {
+	if err := s.guests.remove(g.id, errRemoved); err != nil {
+		s.guests.cfg.Log.Error("remove a guest", "deployment", g.id, "error", err)
+	}
+	return why
 }
 
 // check refuses what no guest can carry.
