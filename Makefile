@@ -69,6 +69,10 @@ lint: $(BUF) $(DEPS) $(LINT) ## the contract's rules and the code's
 umlrun: ## the binary bin/umlrun: a command in a user-mode-linux guest
 	@CGO_ENABLED=0 go build -o $(UMLRUN) ./internal/uml/umlrun
 
+.PHONY: guest-kernel
+guest-kernel: build ## the guest kernel of virtual time, once a machine
+	bin/tcplab kernel build
+
 .PHONY: test
 test: setup umlrun ## all tests: on this kernel with -race, and netem's in a guest
 	@tools/test
@@ -86,6 +90,10 @@ bench-links: ## those of links alone: both engines, stars, a host's own interfac
 .PHONY: bench-flows
 bench-flows: ## those of flows alone, beside iperf3, sockperf, ab and wrk: make bench-flows [RUN=regexp]
 	@$(MAKE) --no-print-directory bench RUN='^flows.*($(RUN))'
+
+.PHONY: bench-virtual
+bench-virtual: ## those of virtual time alone; takes the guest kernel (bin/tcplab kernel build)
+	@$(MAKE) --no-print-directory bench RUN='^virtual time'
 
 .PHONY: microbench
 microbench: setup ## the packages' own benchmarks, medians of 5

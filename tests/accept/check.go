@@ -27,7 +27,7 @@ type Check struct {
 
 // areas are all that there are, in the order in which they were built.
 func areas() []Area {
-	return []Area{foundation(), links(), flowArea(), fleetArea()}
+	return []Area{foundation(), links(), virtual(), flowArea(), fleetArea()}
 }
 
 // Outcome is what became of a check.

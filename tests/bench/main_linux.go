@@ -32,6 +32,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	guests "github.com/tcplab/tcplab/agent/virtual"
 	"github.com/tcplab/tcplab/internal/uml"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
@@ -41,6 +42,9 @@ const limit = 20 * time.Minute
 
 func main() {
 	uml.Init()
+	if guests.IsGuest() {
+		os.Exit(guests.Guest())
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	status, err := bench(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
@@ -86,6 +90,7 @@ func measurements(tcplab string) []Measurement {
 		httpLoad(),
 		idleConnections(),
 		sampling(),
+		virtualTime(),
 	}
 }
 
