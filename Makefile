@@ -95,6 +95,11 @@ bench-flows: ## those of flows alone, beside iperf3, sockperf, ab and wrk: make 
 bench-virtual: ## those of virtual time alone; takes the guest kernel (bin/tcplab kernel build)
 	@$(MAKE) --no-print-directory bench RUN='^virtual time'
 
+.PHONY: bench-fleet
+bench-fleet: ## a controller with simulated agents over TCP and TLS: make bench-fleet [AGENTS=100,1000]
+	@go build -o bin/benchfleet ./tests/benchfleet
+	@bin/benchfleet -agents "$(or $(AGENTS),100,1000)"
+
 .PHONY: microbench
 microbench: setup ## the packages' own benchmarks, medians of 5
 	go test -run '^$$' -bench . -count 5 ./... | tee bench.out

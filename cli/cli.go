@@ -131,7 +131,7 @@ measurement agrees with the prediction.`,
 		a.upCommand(), a.psCommand(), a.execCommand(), a.linkCommand(), a.downCommand(), a.holdCommand(),
 		a.doctorCommand(), a.kernelCommand(), a.versionCommand(), a.completionCommand())
 	root.AddCommand(a.contextCommand(), a.hostsCommand(), a.userCommand(), a.tokenCommand(), a.auditCommand(),
-		a.controllerCommand(), a.agentCommand())
+		a.controllerCommand(), a.agentCommand(), a.apiCommand())
 	root.AddCommand(a.watchdogCommand())
 	return root
 }

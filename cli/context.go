@@ -308,16 +308,16 @@ func (a *app) contextListCommand() *cobra.Command {
 			}
 			var table [][]string
 			for _, row := range rows {
-				mark, expires := "", ""
+				chosen, controller, user, expires := "", "-", "-", "-"
 				if row.Chosen {
-					mark = "*"
+					chosen = "yes"
 				}
-				if !row.Expires.IsZero() {
-					expires = row.Expires.Local().Format(time.DateTime)
+				if row.Controller != "" {
+					controller, user, expires = row.Controller, row.User, row.Expires.Local().Format(time.DateTime)
 				}
-				table = append(table, []string{mark, row.Name, row.Controller, row.User, expires})
+				table = append(table, []string{row.Name, controller, user, expires, chosen})
 			}
-			return printTable(a.Out, []string{"", "CONTEXT", "CONTROLLER", "USER", "CERTIFICATE UNTIL"}, table)
+			return printTable(a.Out, []string{"CONTEXT", "CONTROLLER", "USER", "CERTIFICATE UNTIL", "CHOSEN"}, table)
 		},
 	}
 	outputFlag(cmd, &output)
