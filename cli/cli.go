@@ -127,7 +127,7 @@ measurement agrees with the prediction.`,
 	flags.StringVar(&a.logFormat, "log-format", "text", "form of the log: text or json")
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpCommand(a.helpCommand())
-	root.AddCommand(a.runCommand(), a.runsCommand(), a.captureCommand(), a.labCommand(),
+	root.AddCommand(a.runCommand(), a.runsCommand(), a.captureCommand(), a.labCommand(), a.theoryCommand(),
 		a.upCommand(), a.psCommand(), a.execCommand(), a.linkCommand(), a.downCommand(), a.holdCommand(),
 		a.doctorCommand(), a.kernelCommand(), a.versionCommand(), a.completionCommand())
 	root.AddCommand(a.contextCommand(), a.hostsCommand(), a.userCommand(), a.tokenCommand(), a.auditCommand(),

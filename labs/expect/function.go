@@ -5,7 +5,6 @@ import (
 	"math"
 	"strconv"
 	"strings"
-	"time"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"
@@ -49,26 +48,6 @@ func (a args) num(i int) float64 {
 		*a.err = fmt.Errorf("argument %d is no number", i+1)
 	}
 	return float64(v)
-}
-
-// count is argument i as a whole number, rounded.
-func (a args) count(i int) int {
-	v := math.Round(a.num(i))
-	if v < 0 || v > maxCount {
-		*a.err = fmt.Errorf("argument %d is %v, out of range", i+1, v)
-		return 0
-	}
-	return int(v)
-}
-
-// duration is argument i, in seconds, to the nanosecond.
-func (a args) duration(i int) time.Duration {
-	v := a.num(i)
-	if v < 0 || v > maxDuration.Seconds() {
-		*a.err = fmt.Errorf("argument %d is %v s, out of range", i+1, v)
-		return 0
-	}
-	return time.Duration(math.Round(v * float64(time.Second)))
 }
 
 func (a args) policy(i int) theory.Policy {

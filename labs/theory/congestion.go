@@ -14,8 +14,14 @@ import (
 // percent, without timeouts, and below the bottleneck's rate. Mathis, Semke, Mahdavi, Ott: The macroscopic
 // behavior of the TCP congestion avoidance algorithm, 1997.
 func RenoRate(mss int, rtt time.Duration, p float64) float64 {
-	return 8 * float64(mss) / rtt.Seconds() * math.Sqrt(1.5/p)
+	return RenoWindow(p) * segmentRate(mss, rtt)
 }
+
+// RenoWindow is the average congestion window of [RenoRate] in segments: √(3/2)/√p.
+func RenoWindow(p float64) float64 { return math.Sqrt(1.5 / p) }
+
+// segmentRate is one segment each round trip, in bit/s.
+func segmentRate(mss int, rtt time.Duration) float64 { return 8 * float64(mss) / rtt.Seconds() }
 
 // Constants of cubic (RFC 9438, 4.6 and 4.1.1).
 const (
@@ -31,12 +37,12 @@ const (
 // and at least that of reno, whose friend it is: √(3/2)/√p. RFC 9438, 5.1 (figure 5) and 4.3.
 func CubicWindow(rtt time.Duration, p float64) float64 {
 	factor := math.Pow(cubicC*(3+cubicBeta)/(4*(1-cubicBeta)), 0.25)
-	return max(factor*math.Pow(rtt.Seconds()/p, 0.75), math.Sqrt(1.5/p))
+	return max(factor*math.Pow(rtt.Seconds()/p, 0.75), RenoWindow(p))
 }
 
 // CubicRate is what a flow of cubic gets in bit/s: [CubicWindow] segments each round trip.
 func CubicRate(mss int, rtt time.Duration, p float64) float64 {
-	return 8 * float64(mss) * CubicWindow(rtt, p) / rtt.Seconds()
+	return CubicWindow(rtt, p) * segmentRate(mss, rtt)
 }
 
 // BBRRate is what a flow of bbr gets in bit/s: the bottleneck's rate less what is lost,

@@ -1,6 +1,10 @@
 package theory
 
-import "time"
+import (
+	"fmt"
+	"slices"
+	"time"
+)
 
 // Handshake is the time from connect(2) to its completion: SYN and SYN-ACK
 // each cross the link once.
@@ -9,7 +13,14 @@ import "time"
 //
 // Valid when neither is lost and the listener's queue has room. RFC 9293, 3.5.
 func Handshake(rtt time.Duration, rate float64) time.Duration {
-	return rtt + 2*Serialization(SYNFrame, rate)
+	return handshakeTerms(rtt, rate).total()
+}
+
+func handshakeTerms(rtt time.Duration, rate float64) terms[time.Duration] {
+	return terms[time.Duration]{
+		{"SYN and SYN-ACK cross the link", "R", rtt},
+		{"both are sent, 74 B each", "2·8·74/C", 2 * Serialization(SYNFrame, rate)},
+	}
 }
 
 // Request is the time from the first byte of a request to the last byte of its
@@ -20,7 +31,21 @@ func Handshake(rtt time.Duration, rate float64) time.Duration {
 //
 // Valid up to one MSS each way. RFC 9293.
 func Request(rtt, think time.Duration, request, reply int, rate float64) time.Duration {
-	return rtt + think + Serialization(request+SegmentOverhead, rate) + Serialization(reply+SegmentOverhead, rate)
+	return requestTerms(rtt, thinking(think), request, reply, rate).total()
+}
+
+// requestTerms are those of a request whose server does something else first.
+func requestTerms(rtt time.Duration, first term[time.Duration], request, reply int, rate float64) terms[time.Duration] {
+	return terms[time.Duration]{
+		{"request and reply cross the link", "R", rtt},
+		first,
+		{"the request is sent", "8·(request + 66)/C", Serialization(request+SegmentOverhead, rate)},
+		{"the reply is sent", "8·(reply + 66)/C", Serialization(reply+SegmentOverhead, rate)},
+	}
+}
+
+func thinking(d time.Duration) term[time.Duration] {
+	return term[time.Duration]{"the server thinks", "S", d}
 }
 
 // FirstRequest is the time from connect(2) to the last byte of the reply, on a
@@ -34,8 +59,16 @@ func Request(rtt, think time.Duration, request, reply int, rate float64) time.Du
 // new connection it acknowledges the request at once (tcp_incr_quickack). Valid as both
 // of its parts are.
 func FirstRequest(rtt, think time.Duration, request, reply int, rate float64) time.Duration {
+	return firstRequestTerms(rtt, think, request, reply, rate).total()
+}
+
+func firstRequestTerms(rtt, think time.Duration, request, reply int, rate float64) terms[time.Duration] {
 	ack := Serialization(SegmentOverhead, rate)
-	return Handshake(rtt, rate) + ack + Request(rtt, max(think, ack), request, reply, rate)
+	first := term[time.Duration]{"the server thinks, or its ACK is sent before the reply", "max(S, 8·66/C)", max(think, ack)}
+	return slices.Concat(
+		handshakeTerms(rtt, rate),
+		terms[time.Duration]{{"the handshake's ACK is sent before the request", "8·66/C", ack}},
+		requestTerms(rtt, first, request, reply, rate))
 }
 
 // FastOpenRequest is [FirstRequest] when the client holds a TCP Fast Open
@@ -46,8 +79,17 @@ func FirstRequest(rtt, think time.Duration, request, reply int, rate float64) ti
 // The SYN-ACK stands before the reply. The cookie of 8 bytes needs 12 with its option header and padding. Valid when request and options fit one
 // segment and the server accepts the cookie. RFC 7413.
 func FastOpenRequest(rtt, think time.Duration, request, reply int, rate float64) time.Duration {
+	return fastOpenTerms(rtt, think, request, reply, rate).total()
+}
+
+func fastOpenTerms(rtt, think time.Duration, request, reply int, rate float64) terms[time.Duration] {
 	const cookieOption = 12
-	return rtt + max(think, Serialization(SYNFrame, rate)) + Serialization(request+SYNFrame+cookieOption, rate) + Serialization(reply+SegmentOverhead, rate)
+	return terms[time.Duration]{
+		{"SYN with the request, and the reply, cross the link", "R", rtt},
+		{"the server thinks, or the SYN-ACK is sent before the reply", "max(S, 8·74/C)", max(think, Serialization(SYNFrame, rate))},
+		{"SYN, cookie and request are sent", "8·(request + 74 + 12)/C", Serialization(request+SYNFrame+cookieOption, rate)},
+		{"the reply is sent", "8·(reply + 66)/C", Serialization(reply+SegmentOverhead, rate)},
+	}
 }
 
 // SYNTimeout is the first retransmission timeout of a SYN (RFC 6298, 2.1; TCP_TIMEOUT_INIT in
@@ -67,14 +109,20 @@ const MaxTimeout = 120 * time.Second
 //
 // Linear is the sysctl tcp_syn_linear_timeouts (4 by default; kernels from 6.5), and 0 on
 // kernels without it, where this is 2^lost − 1 s. Timers add up to a sixteenth on
-// coarse wheels. tcp_retransmit_timer in net/ipv4/tcp_timer.c.
+// coarse wheels. At most 127 are sent (tcp_syn_retries). tcp_retransmit_timer in net/ipv4/tcp_timer.c.
 func SYNDelay(lost, linear int) time.Duration {
-	timeout, sum := SYNTimeout, time.Duration(0)
+	return synDelayTerms(lost, linear).total()
+}
+
+func synDelayTerms(lost, linear int) terms[time.Duration] {
+	timeout, out := SYNTimeout, terms[time.Duration]{}
 	for i := range lost {
+		law := "1 s"
 		if i > linear {
 			timeout = min(2*timeout, MaxTimeout)
+			law = "twice the one before, up to 120 s"
 		}
-		sum += timeout
+		out = append(out, term[time.Duration]{fmt.Sprintf("SYN %d is lost", i+1), law, timeout})
 	}
-	return sum
+	return out
 }

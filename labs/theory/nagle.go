@@ -1,6 +1,9 @@
 package theory
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // DelayedACKMin is the least that a delayed ACK waits (TCP_DELACK_MIN in
 // include/net/tcp.h, HZ/25).
@@ -21,6 +24,22 @@ const (
 	Nagle
 )
 
+// Policies are all of them, in order.
+func Policies() []Policy { return []Policy{NoDelay, QuickACK, Nagle} }
+
+// String is the policy as expressions have it: "no_delay".
+func (p Policy) String() string {
+	switch p {
+	case NoDelay:
+		return "no_delay"
+	case QuickACK:
+		return "quick_ack"
+	case Nagle:
+		return "nagle"
+	}
+	return fmt.Sprintf("Policy(%d)", int(p))
+}
+
 // WriteWriteRead is how long a client waits that sends a request in two small
 // writes and then reads a small reply.
 //
@@ -39,14 +58,24 @@ const (
 // is quick), with R below the retransmission timeout, 200 ms + R. For 2R just below
 // a whole number of jiffies one more jiffy is possible. The request's serialization is left out.
 func WriteWriteRead(rtt time.Duration, p Policy, hz int) time.Duration {
-	switch p {
-	case QuickACK:
-		return 2 * rtt
-	case Nagle:
-		if hz <= 0 {
-			return 2*rtt + DelayedACKMin
-		}
-		return TimerExpiry(2*rtt, DelayedACKMin, hz)
+	return writeWriteReadTerms(rtt, p, hz).total()
+}
+
+func writeWriteReadTerms(rtt time.Duration, p Policy, hz int) terms[time.Duration] {
+	if p == NoDelay {
+		return terms[time.Duration]{{"both writes leave at once, and the reply comes", "R", rtt}}
 	}
-	return rtt
+	out := terms[time.Duration]{
+		{"the first write crosses the link, and its ACK", "R", rtt},
+		{"the second write crosses it, and the reply", "R", rtt},
+	}
+	if p == Nagle {
+		out = append(out,
+			term[time.Duration]{"the peer waits with that ACK", "40 ms", DelayedACKMin},
+			term[time.Duration]{
+				"its timer ends on an interrupt, each j = 1/HZ", "(⌊2R/j⌋ + ⌈40 ms/j⌉ + 1)·j − 2R − 40 ms",
+				TimerExpiry(2*rtt, DelayedACKMin, hz) - 2*rtt - DelayedACKMin,
+			})
+	}
+	return out
 }

@@ -16,7 +16,26 @@ type Page struct {
 //
 // Valid while an object fits the initial window. RFC 1945, 1.3.
 func (p Page) Serial() time.Duration {
-	return time.Duration(p.Objects) * (2*p.RTT + p.ServerTime + p.ObjectTime)
+	return p.serialTerms().total()
+}
+
+func (p Page) serialTerms() terms[time.Duration] {
+	n := time.Duration(p.Objects)
+	return terms[time.Duration]{
+		{"each object has a handshake", "n·R", n * p.RTT},
+		{"each is asked for and comes", "n·R", n * p.RTT},
+		p.thinking(), p.sending(),
+	}
+}
+
+// thinking is what the server takes for all objects, one after another.
+func (p Page) thinking() term[time.Duration] {
+	return term[time.Duration]{"the server makes each", "n·S", time.Duration(p.Objects) * p.ServerTime}
+}
+
+// sending is what the bottleneck takes for all objects.
+func (p Page) sending() term[time.Duration] {
+	return term[time.Duration]{"the bottleneck sends each", "n·d", time.Duration(p.Objects) * p.ObjectTime}
 }
 
 // Parallel is the page over k connections side by side, each for one object at a time:
@@ -26,8 +45,17 @@ func (p Page) Serial() time.Duration {
 // The bottleneck sends each byte once all the same. Valid where d is short beside 2R + S;
 // where n·d is nearly all, k gains nothing.
 func (p Page) Parallel(k int) time.Duration {
-	batches := (p.Objects + k - 1) / k
-	return time.Duration(batches)*(2*p.RTT+p.ServerTime) + time.Duration(p.Objects)*p.ObjectTime
+	return p.parallelTerms(k).total()
+}
+
+func (p Page) parallelTerms(k int) terms[time.Duration] {
+	batches := time.Duration((p.Objects + k - 1) / k)
+	return terms[time.Duration]{
+		{"each batch of k objects has its handshakes", "⌈n/k⌉·R", batches * p.RTT},
+		{"each batch is asked for and comes", "⌈n/k⌉·R", batches * p.RTT},
+		{"the server makes each batch", "⌈n/k⌉·S", batches * p.ServerTime},
+		p.sending(),
+	}
 }
 
 // KeepAlive is the page over one connection that stays open, one request at a time:
@@ -36,7 +64,15 @@ func (p Page) Parallel(k int) time.Duration {
 //
 // RFC 9112, 9.3.
 func (p Page) KeepAlive() time.Duration {
-	return p.RTT + time.Duration(p.Objects)*(p.RTT+p.ServerTime+p.ObjectTime)
+	return p.keepAliveTerms().total()
+}
+
+func (p Page) keepAliveTerms() terms[time.Duration] {
+	return terms[time.Duration]{
+		{"the one handshake", "R", p.RTT},
+		{"each object is asked for and comes", "n·R", time.Duration(p.Objects) * p.RTT},
+		p.thinking(), p.sending(),
+	}
 }
 
 // Pipelined is the page over one connection on which all requests are sent at once:
@@ -45,5 +81,13 @@ func (p Page) KeepAlive() time.Duration {
 //
 // Valid while the answers fit the window and the server works on one at a time. RFC 9112, 9.3.2.
 func (p Page) Pipelined() time.Duration {
-	return 2*p.RTT + time.Duration(p.Objects)*(p.ServerTime+p.ObjectTime)
+	return p.pipelinedTerms().total()
+}
+
+func (p Page) pipelinedTerms() terms[time.Duration] {
+	return terms[time.Duration]{
+		{"the one handshake", "R", p.RTT},
+		{"all requests cross the link, and the answers", "R", p.RTT},
+		p.thinking(), p.sending(),
+	}
 }

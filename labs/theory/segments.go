@@ -9,11 +9,19 @@ import "time"
 //
 // RFC 9293, 3.7.1; RFC 7323 (options count, RFC 6691).
 func SegmentSize(mtu int, timestamps bool) int {
-	size := mtu - IPv4Header - TCPHeader
-	if timestamps {
-		size -= TimestampOption
+	return segmentSizeTerms(mtu, timestamps).total()
+}
+
+func segmentSizeTerms(mtu int, timestamps bool) terms[int] {
+	out := terms[int]{
+		{"the largest IP packet", "MTU", mtu},
+		{"less the header of IPv4", "− 20", -IPv4Header},
+		{"less the header of TCP", "− 20", -TCPHeader},
 	}
-	return size
+	if timestamps {
+		out = append(out, term[int]{"less the timestamps", "− 12", -TimestampOption})
+	}
+	return out
 }
 
 // Segments is in how many segments n bytes travel that are written at once:
@@ -47,12 +55,19 @@ func GoodputShare(mtu int, timestamps bool) float64 {
 // Between 20 and 60 ms the timeout adapts to the gaps (tcp_event_data_recv in
 // net/ipv4/tcp_input.c). Valid outside that, past a connection's first segments, which are acknowledged at once.
 func TransactionSegments(server, client time.Duration) int {
-	n := 2
-	if server > DelayedACKMin {
-		n++
+	return transactionTerms(server, client).total()
+}
+
+func transactionTerms(server, client time.Duration) terms[int] {
+	alone := func(think time.Duration) int {
+		if think > DelayedACKMin {
+			return 1
+		}
+		return 0
 	}
-	if client > DelayedACKMin {
-		n++
+	return terms[int]{
+		{"the request, and the reply", "2", 2},
+		{"the request's ACK by itself", "1 if the server thinks longer than 40 ms", alone(server)},
+		{"the reply's ACK by itself", "1 if the client does", alone(client)},
 	}
-	return n
 }

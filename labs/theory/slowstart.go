@@ -1,6 +1,10 @@
 package theory
 
-import "time"
+import (
+	"fmt"
+	"slices"
+	"time"
+)
 
 // Transfer is one send of Bytes in slow start from a fresh connection.
 type Transfer struct {
@@ -69,15 +73,27 @@ func (t Transfer) segments() int { return max(1, (t.Bytes+t.mss()-1)/t.mss()) }
 // flight, no loss, and a congestion control that stays in slow start (reno; cubic and
 // its HyStart may leave it early on a saturated link).
 func (t Transfer) Time() time.Duration {
+	return t.terms().total()
+}
+
+func (t Transfer) terms() terms[time.Duration] {
 	full := t.mss() + SegmentOverhead
-	total, sent, last := t.RTT, 0, t.Rounds()
+	sent, last := 0, t.Rounds()
+	var out terms[time.Duration]
 	for round := 1; round < last; round++ {
 		window := t.Window(round)
-		total += max(t.RTT+Serialization(full, t.Rate), Serialization(window*full, t.Rate))
 		sent += window
+		out = append(out, term[time.Duration]{
+			fmt.Sprintf("round %d: a window of %d segments, %d B by then", round, window, sent*t.mss()),
+			fmt.Sprintf("max(R + 8·%d/C, %d·8·%d/C)", full, window, full),
+			max(t.RTT+Serialization(full, t.Rate), Serialization(window*full, t.Rate)),
+		})
 	}
 	rest := t.segments() - sent
-	return total + Serialization(t.Bytes-sent*t.mss()+rest*SegmentOverhead, t.Rate)
+	bytes := t.Bytes - sent*t.mss() + rest*SegmentOverhead
+	return append(out,
+		term[time.Duration]{fmt.Sprintf("round %d: what is left, %d of a window of %d segments", last, rest, t.Window(last)), "R", t.RTT},
+		term[time.Duration]{"they are sent", fmt.Sprintf("8·%d/C", bytes), Serialization(bytes, t.Rate)})
 }
 
 // SlowStart is what a client waits from connect(2) to the last byte of a reply
@@ -87,5 +103,9 @@ func (t Transfer) Time() time.Duration {
 //
 // With IW 10, MTU 1500 and timestamps. Valid as they are. RFC 5681, RFC 6928.
 func SlowStart(n int, rtt time.Duration, rate float64) time.Duration {
-	return Handshake(rtt, rate) + Transfer{Bytes: n, RTT: rtt, Rate: rate}.Time()
+	return slowStartTerms(n, rtt, rate).total()
+}
+
+func slowStartTerms(n int, rtt time.Duration, rate float64) terms[time.Duration] {
+	return slices.Concat(handshakeTerms(rtt, rate), Transfer{Bytes: n, RTT: rtt, Rate: rate}.terms())
 }
