@@ -26,7 +26,7 @@ const minQueuePackets = 100
 const frameOverhead = 14
 
 // Complete fills in what the lab leaves out: the kinds of nodes, names,
-// queues (of paths, steps and traces, too), engines and MTUs of links, the family, count, streams and no_delay of flows, how their connections are limited and ended,
+// queues (of paths, steps and traces, too), engines and MTUs of links, the family, count, streams, connections and no_delay of flows, how their connections are limited and ended,
 // the experiments' sample interval and timeout, what they capture, how repetitions are joined,
 // one repetition, and the sysctls of nodes that socket options need. Addresses are not its matter; see [Assign]. It changes
 // nothing that is set, and nothing at all the second time.
@@ -158,7 +158,7 @@ func completeFlow(f *tcplabv1.Flow) {
 		f.Family = tcplabv1.IpFamily_IP_FAMILY_IPV4
 	}
 	if t := f.GetTransaction(); t != nil {
-		t.Count = max(1, t.GetCount())
+		t.Count, t.Connections = max(1, t.GetCount()), max(1, t.GetConnections())
 	}
 	if b := f.GetBulk(); b != nil {
 		b.Streams = max(1, b.GetStreams())

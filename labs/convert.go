@@ -162,12 +162,16 @@ func (c *converter) transaction(s *transactionSpec, f *tcplabv1.Flow, path strin
 	f.Client, f.Server = s.From, s.To
 	path += ".transaction"
 	t := &tcplabv1.Transaction{
-		Count:      c.uint32(s.At.get("count"), s.Count),
-		ThinkTime:  s.ThinkTime.proto(),
-		ServerTime: s.ServerTime.proto(),
+		Count:       c.uint32(s.At.get("count"), s.Count),
+		Connections: c.uint32(s.At.get("connections"), s.Connections),
+		ThinkTime:   s.ThinkTime.proto(),
+		ServerTime:  s.ServerTime.proto(),
 	}
 	if s.Count != nil && *s.Count == 0 {
 		c.add(s.At.get("count").at, "", "want at least one transaction")
+	}
+	if s.Connections != nil && *s.Connections == 0 {
+		c.add(s.At.get("connections").at, "", "want at least one connection")
 	}
 	if s.Rate != nil {
 		t.Rate = float64(*s.Rate)
@@ -187,7 +191,7 @@ func (c *converter) transaction(s *transactionSpec, f *tcplabv1.Flow, path strin
 	f.Kind = &tcplabv1.Flow_Transaction{Transaction: t}
 	c.from(s.At, "%s", path)
 	c.from(writes, "%s.writes", path)
-	for _, key := range []string{"reply", "count", "think_time", "server_time", "rate"} {
+	for _, key := range []string{"reply", "count", "connections", "think_time", "server_time", "rate"} {
 		c.from(s.At.get(key), "%s.%s", path, key)
 	}
 }

@@ -69,7 +69,7 @@ type flowSpec struct {
 	At          *node            `yaml:"-"`
 	Name        string           `yaml:"name" jsonschema:"required,pattern=^[a-z][a-z0-9_]*$,maxLength=40" jsonschema_description:"Name of the flow, for expressions (flow.NAME): 1 to 40 of a-z, 0-9 and underscore, starting with a letter."`
 	Bulk        *bulkSpec        `yaml:"bulk" jsonschema_description:"Bytes from client to server, or both ways, on one connection or several."`
-	Transaction *transactionSpec `yaml:"transaction" jsonschema_description:"Requests and replies, one after another on one connection."`
+	Transaction *transactionSpec `yaml:"transaction" jsonschema_description:"Requests and replies, one after another on one connection, or on each of several."`
 	Burst       *burstSpec       `yaml:"burst" jsonschema_description:"Writes of given sizes and gaps from client to server, each timed at both ends."`
 	Connect     *connectSpec     `yaml:"connect" jsonschema_description:"Many connections, each made, perhaps used, and ended."`
 	DNS         *dnsSpec         `yaml:"dns" jsonschema_description:"A name server, and lookups of names."`
@@ -83,16 +83,17 @@ type flowSpec struct {
 }
 
 type transactionSpec struct {
-	At         *node             `yaml:"-"`
-	From       string            `yaml:"from" jsonschema:"required" jsonschema_description:"The node that connects and asks."`
-	To         string            `yaml:"to" jsonschema:"required" jsonschema_description:"The node that listens and answers."`
-	Writes     []size            `yaml:"writes" jsonschema:"required,minItems=1" jsonschema_description:"Sizes of the successive writes that make one request, 1B to 16MiB each."`
-	Reply      *size             `yaml:"reply" jsonschema:"required" jsonschema_description:"Bytes of the reply, at least 1."`
-	Count      *count            `yaml:"count" jsonschema_description:"Transactions, one after another, 1 to 10000000. Default 1."`
-	ThinkTime  *duration         `yaml:"think_time" jsonschema_description:"What the client waits between a reply and its next request. Default 0."`
-	Rate       *frequency        `yaml:"rate" jsonschema_description:"Requests a second at which transactions are due, whether or not the one before has ended; latency counts from then. Not together with think_time. Default: each begins when the one before has ended."`
-	Schedule   []requestStepSpec `yaml:"schedule" jsonschema_description:"How the rate changes, in order of time."`
-	ServerTime *duration         `yaml:"server_time" jsonschema_description:"What the server waits between a request and its reply. Default 0."`
+	At          *node             `yaml:"-"`
+	From        string            `yaml:"from" jsonschema:"required" jsonschema_description:"The node that connects and asks."`
+	To          string            `yaml:"to" jsonschema:"required" jsonschema_description:"The node that listens and answers."`
+	Writes      []size            `yaml:"writes" jsonschema:"required,minItems=1" jsonschema_description:"Sizes of the successive writes that make one request, 1B to 16MiB each."`
+	Reply       *size             `yaml:"reply" jsonschema:"required" jsonschema_description:"Bytes of the reply, at least 1."`
+	Count       *count            `yaml:"count" jsonschema_description:"Transactions of all connections together, 1 to 10000000, and one for each connection at least. Default 1."`
+	Connections *count            `yaml:"connections" jsonschema_description:"Open connections, 1 to 128; whichever is free has the next transaction. Default 1."`
+	ThinkTime   *duration         `yaml:"think_time" jsonschema_description:"What the client waits between a reply and its next request. Default 0."`
+	Rate        *frequency        `yaml:"rate" jsonschema_description:"Requests a second, of all connections together, at which transactions are due, whether or not a connection is free; latency counts from then. Not together with think_time. Default: each begins when the one before has ended."`
+	Schedule    []requestStepSpec `yaml:"schedule" jsonschema_description:"How the rate changes, in order of time."`
+	ServerTime  *duration         `yaml:"server_time" jsonschema_description:"What the server waits between a request and its reply. Default 0."`
 }
 
 type expectSpec struct {

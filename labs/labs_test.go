@@ -141,7 +141,7 @@ experiments: {
   sample_interval: {nanos: 10000000} timeout: {seconds: 60}
   flows: {
     name: "ask" client: "client" server: "server" family: IP_FAMILY_IPV6 start: {seconds: 1}
-    transaction: {writes: 1024 reply: 2 count: 1}
+    transaction: {writes: 1024 reply: 2 count: 1 connections: 1}
     socket: {no_delay: true}
   }
 }

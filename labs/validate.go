@@ -301,7 +301,7 @@ func (v *validation) flow(field string, f *tcplabv1.Flow, timeout time.Duration,
 		v.bulk(field+".bulk", b, within)
 	}
 	if t := f.GetTransaction(); t != nil {
-		v.openLoop(field+".transaction", t, within)
+		v.transaction(field+".transaction", t, within)
 	}
 	if b := f.GetBurst(); b != nil {
 		v.burst(field+".burst", b, within)
@@ -370,6 +370,14 @@ func nodesOf(f *tcplabv1.Flow) []string {
 		nodes = append(nodes, p.GetNode())
 	}
 	return append(nodes, f.GetServer())
+}
+
+// transaction checks transactions that, at a rate, are to end within the time.
+func (v *validation) transaction(field string, t *tcplabv1.Transaction, within time.Duration) {
+	if count, connections := max(1, t.GetCount()), t.GetConnections(); count < connections {
+		v.add(field+".connections", "raise count", "%d transactions are less than one for each of %d connections", count, connections)
+	}
+	v.openLoop(field, t, within)
 }
 
 // openLoop checks transactions at a rate that are to end within the time.

@@ -161,7 +161,7 @@ func TestServerThatNeverAccepts(t *testing.T) {
 	defer s.listener.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	m := testClient(cfg, transaction{writes: []uint32{10}, reply: 1, count: 1}).run(ctx, address)
+	m := testClient(cfg, transaction{writes: []uint32{10}, reply: 1, turns: newTurns(1, 1)}).run(ctx, address)
 	if !errors.Is(m.err, context.DeadlineExceeded) || m.connect == 0 || m.written != 10 {
 		t.Errorf("%d bytes written, connected in %s: %v", m.written, m.connect, m.err)
 	}
@@ -203,8 +203,8 @@ func TestPeerThatBreaksTheAgreement(t *testing.T) {
 		want           error
 	}{
 		"too little":   {bulk{size: 100}, bulk{size: 1000}, context.Canceled},
-		"too soon":     {transaction{writes: []uint32{5}, reply: 5, count: 1}, transaction{writes: []uint32{5}, reply: 5, count: 2}, ErrEnded},
-		"wrong answer": {bulk{size: 5}, transaction{writes: []uint32{5}, reply: 5, count: 1}, socket.ErrTooMuch},
+		"too soon":     {transaction{writes: []uint32{5}, reply: 5, turns: newTurns(1, 1)}, transaction{writes: []uint32{5}, reply: 5, turns: newTurns(2, 1)}, ErrEnded},
+		"wrong answer": {bulk{size: 5}, transaction{writes: []uint32{5}, reply: 5, turns: newTurns(1, 1)}, socket.ErrTooMuch},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := server{half: testClient(cfg, test.server).half}

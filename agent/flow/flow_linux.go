@@ -40,7 +40,7 @@ const DefaultSampleInterval = 10 * time.Millisecond
 // order, each once; Close may come at any time and from anywhere.
 type Flow struct {
 	spec    *tcplabv1.Flow
-	streams []*connection // one, but for a bulk of several
+	streams []*connection // one, but for a bulk or transactions of several
 	steady  *steadiness   // nil: nobody asks
 
 	mu      sync.Mutex
@@ -121,7 +121,7 @@ func kindsOf(spec *tcplabv1.Flow) ([]kind, error) {
 	case *tcplabv1.Flow_Bulk:
 		return newBulks(spec.GetBulk())
 	case *tcplabv1.Flow_Transaction:
-		one, err = newTransaction(spec.GetTransaction())
+		return newTransactions(spec.GetTransaction())
 	case *tcplabv1.Flow_Burst:
 		one, err = newBurst(spec.GetBurst())
 	default:

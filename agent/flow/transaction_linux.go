@@ -12,24 +12,32 @@ import (
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
 
-// transaction sends requests and reads replies, one after another. What is
+// transaction sends requests and reads replies, one after another on each connection. What is
 // one write of the lab is one write(2), and nothing is read between a
 // request's writes: how they become segments is TCP's business, and often what
 // the lab is about.
+//
+// Of several connections nobody knows beforehand how many transactions each has: the client ends
+// it when none is left, and the server with it.
 type transaction struct {
-	writes     []uint32 // sizes in bytes
-	reply      uint64   // bytes
-	count      uint32
+	writes     []uint32      // sizes in bytes
+	reply      uint64        // bytes
+	turns      *turns        // of all connections
 	thinkTime  time.Duration // the client's, between a reply and the next request
 	serverTime time.Duration // between a request and its reply
 	plan       *pace.Plan    // when requests are due; nil: a closed loop
 }
 
-func newTransaction(spec *tcplabv1.Transaction) (kind, error) {
+// newTransactions are the connections of a flow of transactions.
+func newTransactions(spec *tcplabv1.Transaction) ([]kind, error) {
+	count, connections := max(spec.GetCount(), 1), max(spec.GetConnections(), 1)
+	if count < connections {
+		return nil, fmt.Errorf("%d transactions are less than one for each of %d connections", count, connections)
+	}
 	t := transaction{
 		writes:     spec.GetWrites(),
 		reply:      spec.GetReply(),
-		count:      max(spec.GetCount(), 1),
+		turns:      newTurns(count, connections),
 		thinkTime:  spec.GetThinkTime().AsDuration(),
 		serverTime: spec.GetServerTime().AsDuration(),
 	}
@@ -54,7 +62,7 @@ func newTransaction(spec *tcplabv1.Transaction) (kind, error) {
 			return nil, fmt.Errorf("a write of %d bytes: 1 to %d are possible", size, maxWrite)
 		}
 	}
-	return t, nil
+	return slices.Repeat([]kind{t}, int(connections)), nil
 }
 
 func (transaction) name() string  { return "transaction" }
@@ -62,33 +70,38 @@ func (transaction) forward() bool { return false }
 
 func (t transaction) client(ctx context.Context, c *stream) error {
 	p := make([]byte, slices.Max(t.writes))
-	start := time.Now()
-	for i := range t.count {
-		due, err := t.await(ctx, c, start, i)
+	i, more, err := t.turns.join(ctx, c)
+	if err != nil {
+		return fmt.Errorf("waiting until all %d connections stand: %w", t.turns.connections, err)
+	}
+	for more {
+		begin, err := t.await(ctx, c, i)
 		if err == nil && i > 0 && c.over() {
 			return nil
 		}
 		if err == nil {
-			err = t.ask(c, p, due)
+			err = t.ask(c, p, begin)
 		}
 		if err != nil {
-			return fmt.Errorf("in transaction %d of %d: %w", i+1, t.count, err)
+			return fmt.Errorf("in transaction %d of %d: %w", i+1, t.turns.count, err)
 		}
+		if t.turns.left() {
+			if err := c.wait(ctx, t.thinkTime); err != nil {
+				return fmt.Errorf("after transaction %d of %d: %w", i+1, t.turns.count, err)
+			}
+		}
+		i, more = t.turns.take()
 	}
 	return nil
 }
 
 // await waits until a transaction may begin and returns from when its latency counts: in
 // an open loop from when it was due, late or not.
-func (t transaction) await(ctx context.Context, c *stream, start time.Time, i uint32) (time.Time, error) {
+func (t transaction) await(ctx context.Context, c *stream, i uint32) (time.Time, error) {
 	if t.plan == nil {
-		if i == 0 {
-			return time.Now(), nil
-		}
-		err := c.wait(ctx, t.thinkTime)
-		return time.Now(), err
+		return time.Now(), nil
 	}
-	due := start.Add(t.plan.Due(float64(i)))
+	due := t.turns.start.Add(t.plan.Due(float64(i)))
 	return due, c.wait(ctx, time.Until(due))
 }
 
@@ -123,19 +136,21 @@ func (t transaction) server(ctx context.Context, c *stream) error {
 	for _, size := range t.writes {
 		request += uint64(size)
 	}
-	for i := range t.count {
+	c.limited = c.limited || t.turns.connections > 1
+	var served uint32
+	for ; served < t.turns.count; served++ {
 		err := t.answer(ctx, c, request)
 		if errors.Is(err, io.EOF) {
-			break // the client's time was up
+			break // the client's time was up, or other connections took what was left
 		}
 		if err != nil {
-			return fmt.Errorf("in transaction %d of %d: %w", i+1, t.count, err)
+			return fmt.Errorf("in transaction %d of %d: %w", served+1, t.turns.count, err)
 		}
 	}
 	// The last reply is only written: how TCP sends it is still to be seen, until
 	// the client has it and ends.
 	if err := c.ReceiveFIN(); err != nil && !c.ResetIsTheEnd(err) {
-		return fmt.Errorf("after %d transactions: %w", t.count, err)
+		return fmt.Errorf("after %d transactions: %w", served, err)
 	}
 	return nil
 }

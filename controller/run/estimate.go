@@ -29,9 +29,9 @@ const (
 //	bulk        = R + R·⌈log2(N/IW + 1)⌉ + 8N/C, at its own rate where that is lower, or
 //	              R + its duration
 //	connect     = n/concurrency or the last's due time, times R + exchanges + hold
-//	transaction = R + n·(R + server time + serialisation) + (n-1)·think time,
-//	              and n·(R + 40 ms) where Nagle's algorithm holds a second write
-//	              at a rate r the greater of that and (n-1)/r + one of them
+//	transaction = R + n·(R + server time + serialisation) + (n-1)·think time, n those of a
+//	              connection, and n·(R + 40 ms) where Nagle's algorithm holds a second write
+//	              at a rate r the greater of that and (N-1)/r + one of them, N those of all
 //	http        = R + Σ (R or 2R + server time + serialisation) / connections
 //	burst       = R + the delay there + 8N/C + its gaps
 //
@@ -112,9 +112,10 @@ func flowTime(flow *tcplabv1.Flow, there, back way) time.Duration {
 	if socket := flow.GetSocket(); len(t.GetWrites()) > 1 && socket != nil && socket.NoDelay != nil && !socket.GetNoDelay() {
 		one += rtt + delayedAck
 	}
-	count := time.Duration(max(1, t.GetCount()))
+	all := max(1, t.GetCount())
+	count := time.Duration((all-1)/max(1, t.GetConnections()) + 1)
 	if t.GetRate() > 0 {
-		due := time.Duration(min(float64(count-1)/t.GetRate()*float64(time.Second), math.MaxInt64/4))
+		due := time.Duration(min(float64(all-1)/t.GetRate()*float64(time.Second), math.MaxInt64/4))
 		return rtt + max(saturate(count, one), due+one)
 	}
 	return rtt + saturate(count, one) + saturate(count-1, t.GetThinkTime().AsDuration())

@@ -151,6 +151,10 @@ func TestEstimate(t *testing.T) {
 		f.GetTransaction().ThinkTime, f.GetTransaction().Rate = nil, rate
 		return f
 	}
+	on := func(connections uint32, f *tcplabv1.Flow) *tcplabv1.Flow {
+		f.GetTransaction().Connections = connections
+		return f
+	}
 	late := bulk(1)
 	late.Start = durationpb.New(time.Second)
 	late.Name = "late"
@@ -175,6 +179,8 @@ func TestEstimate(t *testing.T) {
 		{"Nagle", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{transaction(false)}}, rtt + 10*(2*rtt+43*time.Millisecond) + 9*3*time.Millisecond},
 		{"an open loop", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{openLoop(2)}}, rtt + 4500*time.Millisecond + rtt + 3*time.Millisecond},
 		{"an open loop that lags", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{openLoop(1000)}}, rtt + 10*(rtt+3*time.Millisecond)},
+		{"transactions on four connections", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{on(4, transaction(true))}}, rtt + 3*(rtt+3*time.Millisecond) + 2*3*time.Millisecond},
+		{"an open loop on ten connections", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{on(10, openLoop(1000))}}, rtt + 9*time.Millisecond + rtt + 3*time.Millisecond},
 		{"bursts", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{burst()}}, rtt + 30*time.Millisecond + 900*time.Microsecond},
 		{"bursts with gaps", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{burst(time.Second, 2*time.Second)}}, rtt + 30*time.Millisecond + 900*time.Microsecond + 9*time.Second},
 		{"one after another", &tcplabv1.Experiment{Flows: []*tcplabv1.Flow{second, late}}, 2*time.Second + 4*rtt + 2*time.Microsecond},

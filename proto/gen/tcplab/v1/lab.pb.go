@@ -1906,7 +1906,7 @@ func (*Bulk_Bytes) isBulk_Amount() {}
 func (*Bulk_Duration) isBulk_Amount() {}
 
 // Transaction sends requests and reads replies, one after another, on one
-// connection. A transaction's latency runs from before its first write to
+// connection or on each of several. A transaction's latency runs from before its first write to
 // after the last byte of its reply; with a rate, from when it was due.
 type Transaction struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1916,20 +1916,24 @@ type Transaction struct {
 	// Bytes of the reply, which the server writes at once when it has read the
 	// whole request; at least 1.
 	Reply uint64 `protobuf:"varint,2,opt,name=reply,proto3" json:"reply,omitempty"`
-	// Transactions, one after another; 0 means 1.
+	// Transactions of all connections together; at least one for each of them. 0 means 1.
 	Count uint32 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
 	// What the client waits between a reply and the next request. Default 0.
 	ThinkTime *durationpb.Duration `protobuf:"bytes,4,opt,name=think_time,json=thinkTime,proto3" json:"think_time,omitempty"`
 	// What the server waits between a request and its reply. Default 0.
 	ServerTime *durationpb.Duration `protobuf:"bytes,5,opt,name=server_time,json=serverTime,proto3" json:"server_time,omitempty"`
-	// Requests a second at which transactions are due, from when the connection stands
-	// (an open loop): one that is due while another is under way begins late, and its latency counts
-	// from when it was due all the same. 0: each begins when the one before has
+	// Requests a second, of all connections together, at which transactions are due, from when the
+	// connections stand (an open loop): one that is due while every connection is busy begins late, and its
+	// latency counts from when it was due all the same. 0: each begins when the one before on its connection has
 	// ended (a closed loop). Up to 1e6; not together with think_time.
 	Rate float64 `protobuf:"fixed64,6,opt,name=rate,proto3" json:"rate,omitempty"`
-	// How the rate changes, in order of time, from when the connection stands; up to
+	// How the rate changes, in order of time, from when the connections stand; up to
 	// 1e6 requests a second each. The last is above 0. Only with a rate.
-	RateSchedule  []*RateStep `protobuf:"bytes,7,rep,name=rate_schedule,json=rateSchedule,proto3" json:"rate_schedule,omitempty"`
+	RateSchedule []*RateStep `protobuf:"bytes,7,rep,name=rate_schedule,json=rateSchedule,proto3" json:"rate_schedule,omitempty"`
+	// Connections that are open all the time, each with one transaction under way at most; up to 128. 0 means 1.
+	// All stand before the first request. Each has one of the first transactions, and of the rest whichever connection
+	// is free takes the next. Each goes to a port of its own.
+	Connections   uint32 `protobuf:"varint,8,opt,name=connections,proto3" json:"connections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2011,6 +2015,13 @@ func (x *Transaction) GetRateSchedule() []*RateStep {
 		return x.RateSchedule
 	}
 	return nil
+}
+
+func (x *Transaction) GetConnections() uint32 {
+	if x != nil {
+		return x.Connections
+	}
+	return 0
 }
 
 // SocketOptions are set on both ends of a flow's connections before they
@@ -2519,7 +2530,7 @@ const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\x06steady\x18\t \x01(\v2\x11.tcplab.v1.SteadyR\x06steady\x12\x1a\n" +
 	"\bzerocopy\x18\n" +
 	" \x01(\bR\bzerocopyB\x0f\n" +
-	"\x06amount\x12\x05\xbaH\x02\b\x01\"\xfa\x02\n" +
+	"\x06amount\x12\x05\xbaH\x02\b\x01\"\xa6\x03\n" +
 	"\vTransaction\x12.\n" +
 	"\x06writes\x18\x01 \x03(\rB\x16\xbaH\x13\x92\x01\x10\b\x01\x10\xe8\a\"\t*\a\x18\x80\x80\x80\b(\x01R\x06writes\x12\x1d\n" +
 	"\x05reply\x18\x02 \x01(\x04B\a\xbaH\x042\x02(\x01R\x05reply\x12 \n" +
@@ -2530,7 +2541,8 @@ const file_tcplab_v1_lab_proto_rawDesc = "" +
 	"\vserver_time\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\n" +
 	"serverTime\x12+\n" +
 	"\x04rate\x18\x06 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\x04rate\x12C\n" +
-	"\rrate_schedule\x18\a \x03(\v2\x13.tcplab.v1.RateStepB\t\xbaH\x06\x92\x01\x03\x10\x90NR\frateSchedule\"\x9f\x06\n" +
+	"\rrate_schedule\x18\a \x03(\v2\x13.tcplab.v1.RateStepB\t\xbaH\x06\x92\x01\x03\x10\x90NR\frateSchedule\x12*\n" +
+	"\vconnections\x18\b \x01(\rB\b\xbaH\x05*\x03\x18\x80\x01R\vconnections\"\x9f\x06\n" +
 	"\rSocketOptions\x12\x1e\n" +
 	"\bno_delay\x18\x01 \x01(\bH\x00R\anoDelay\x88\x01\x01\x12'\n" +
 	"\n" +

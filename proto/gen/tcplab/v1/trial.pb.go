@@ -1077,8 +1077,8 @@ type FlowResult struct {
 	Dns *DnsResult `protobuf:"bytes,16,opt,name=dns,proto3" json:"dns,omitempty"`
 	// What came of an exec flow's programs. Unset for all other flows.
 	Exec *ExecResult `protobuf:"bytes,17,opt,name=exec,proto3" json:"exec,omitempty"`
-	// Each connection of a bulk with several streams, in the form of a flow of its own: its error
-	// and outcome, its ends, its own goodput. `client` and `server` of the flow then have the
+	// Each connection of a bulk with several streams, or of transactions on several connections, in the form of a flow
+	// of its own: its error and outcome, its ends, its own latencies and goodput. `client` and `server` of the flow then have the
 	// sums of bytes, and no TCP_INFO and series, which are a connection's.
 	Streams []*FlowResult `protobuf:"bytes,18,rep,name=streams,proto3" json:"streams,omitempty"`
 	// Each time that a flow was carried out which is repeated, in their order. Of the flow itself are then the
