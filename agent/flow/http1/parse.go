@@ -136,6 +136,12 @@ func (p *Parser) pieceEnded() {
 	}
 }
 
+// Whole reports whether the message has come to its end, which only [Parser.Parse] has still to
+// tell: it needs no more bytes for that.
+func (p *Parser) Whole() bool {
+	return p.err == nil && (p.state == atEnd || p.state == inBody && p.left == 0)
+}
+
 // Skippable is how many of the bytes to come are the body's whatever they are, so that a
 // reader may throw them away unseen, if it then says so by Skip; of a body up to
 // the connection's end, all.

@@ -261,3 +261,37 @@ func TestIdempotent(t *testing.T) {
 		}
 	}
 }
+
+// A message is whole when its last byte has come, before its end is told.
+func TestWhole(t *testing.T) {
+	for _, message := range []string{
+		"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc",
+		"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+	} {
+		p := NewRequests()
+		in := []byte(message)
+		for len(in) > 0 {
+			if p.Whole() {
+				t.Errorf("%q is whole before %q", message, in)
+			}
+			event, used, _, err := p.Parse(in[:1])
+			if err != nil || event == GotEnd {
+				if len(in) > 1 || err != nil {
+					t.Fatalf("at %q: %v, %v", in, event, err)
+				}
+				in = nil
+				break
+			}
+			in = in[used:]
+		}
+		if in != nil && !p.Whole() {
+			t.Errorf("%q is not whole at its end", message)
+		}
+		if event, _, _, err := p.Parse(nil); in != nil && (event != GotEnd || err != nil) {
+			t.Errorf("the end of %q is told as %v, %v", message, event, err)
+		}
+		if p.Whole() {
+			t.Errorf("%q is whole after its end was told", message)
+		}
+	}
+}

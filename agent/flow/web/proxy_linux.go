@@ -142,7 +142,8 @@ func (d *downstream) input(in []byte) (used int) {
 	if d.relay.proxy.dumb {
 		return d.pass(in)
 	}
-	for d.state == standing && d.wants() {
+	// The end of a request needs no more bytes, and is taken note of however much is waiting for the next hop.
+	for d.state == standing && (d.wants() || d.inMessage && d.parser.Whole()) {
 		within := d.inMessage
 		event, n, _, err := d.parser.Parse(in[used:])
 		raw := in[used : used+n]
