@@ -205,7 +205,7 @@ func timesOf(report *tcplabv1.RunReport) map[string]float64 {
 // an idle bottleneck of netem's lets a millisecond of its rate through at once, which theory does not.
 func sweptVirtually(ctx context.Context, b *Bench) (string, error) {
 	const rtts = "1ms,2ms,3ms,5ms,7ms,10ms,15ms,20ms,25ms,30ms,40ms,50ms,60ms,80ms,100ms,150ms,200ms,300ms,400ms,500ms"
-	const sizes = "1000B,5000B,14480B,14481B,30000B,43440B,43441B,70000B,101360B,101361B"
+	const sizes = "2000B,5000B,14480B,14481B,30000B,43440B,43441B,70000B,101360B,101361B"
 	o, err := b.asNobody()
 	if err != nil {
 		return "", err
