@@ -1,5 +1,5 @@
 // Package flow carries out the traffic of a lab: one connection of real TCP
-// between two nodes, measured at both ends. Each kind of flow is a file, its
+// between two nodes, or a few side by side, measured at both ends. Each kind of flow is a file, its
 // client's side beside its server's.
 //
 // The two ends share nothing that a network would not carry: the server learns
