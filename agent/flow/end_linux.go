@@ -176,10 +176,10 @@ func (s *server) accept(ctx context.Context) (*socket.Socket, error) {
 // meanwhile, and ends the connection in order. What the lab gives it for its duration counts from begun.
 func (h *half) converse(ctx context.Context, s *socket.Socket, m *measured, begun time.Time, part func(context.Context, *stream) error) {
 	watched := observe.Watched{
-		Flow: h.samplesOf, End: string(h.role), Interval: h.interval, Read: s.Info, Sink: h.samples, Sampler: h.sampler,
+		Flow: h.samplesOf, End: string(h.role), Interval: h.interval, FD: int(s.FD), Last: s.Info, Sink: h.samples, Sampler: h.sampler,
 	}
-	if control := s.Congestion(); h.detailed {
-		watched.Congestion = func() (observe.Congestion, error) { return s.CongestionInfo(control) }
+	if h.detailed {
+		watched.Control = s.Congestion()
 	}
 	watch := observe.NewWatch(watched)
 	c := &stream{Socket: s, measured: m, limited: h.duration > 0}

@@ -53,7 +53,7 @@ type conn struct {
 
 	traffic
 	patience loop.Timer
-	watch    *watch
+	watch    *observe.Watch
 }
 
 // connState is what a connection is at.
@@ -375,7 +375,7 @@ func (c *conn) stopWatch() {
 	if c.watch == nil {
 		return
 	}
-	series := c.watch.end()
+	series := c.watch.Stop()
 	c.watch = nil
 	c.sampled += series.Count
 	if c.number == 1 {

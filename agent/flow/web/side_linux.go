@@ -3,10 +3,7 @@ package web
 import (
 	"log/slog"
 	"net/netip"
-	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/tcplab/tcplab/agent/flow/loop"
 	"github.com/tcplab/tcplab/agent/flow/socket"
@@ -78,42 +75,6 @@ func (s *side) stop() {
 	}
 }
 
-// watch samples a connection. The kernel is asked from another goroutine than the loop's.
-type watch struct {
-	*observe.Watch
-	control string // its congestion control
-
-	mu   sync.Mutex
-	fd   socket.FD
-	open bool
-}
-
-func (w *watch) read() (observe.Info, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.open {
-		return observe.Info{}, unix.EBADF
-	}
-	return observe.ReadInfo(int(w.fd))
-}
-
-func (w *watch) readCongestion() (observe.Congestion, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.open {
-		return observe.Congestion{}, unix.EBADF
-	}
-	return observe.ReadCongestion(int(w.fd), w.control)
-}
-
-func (w *watch) end() observe.Series {
-	series := w.Stop()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.open = false
-	return series
-}
-
 // watched begins to sample a connection, if it is one of the first.
 func (s *side) watched(c *conn) {
 	if c.number > maxWatched {
@@ -123,11 +84,9 @@ func (s *side) watched(c *conn) {
 		s.first.address = c.fd.Local()
 	}
 	name := s.flow + "[" + number(c.number-1) + "]"
-	w := &watch{fd: c.fd, open: true, control: c.fd.Congestion()}
-	watched := observe.Watched{Flow: name, End: s.name, Interval: s.interval, Read: w.read, Sink: s.samples, Sampler: s.sampler}
+	watched := observe.Watched{Flow: name, End: s.name, Interval: s.interval, FD: int(c.fd), Sink: s.samples, Sampler: s.sampler}
 	if s.detailed {
-		watched.Congestion = w.readCongestion
+		watched.Control = c.fd.Congestion()
 	}
-	w.Watch = observe.NewWatch(watched)
-	c.watch = w
+	c.watch = observe.NewWatch(watched)
 }
