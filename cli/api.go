@@ -20,7 +20,7 @@ func (a *app) apiCommand() *cobra.Command {
 		Short: "Print the descriptors of all services, for clients in any language",
 		Long: `Api prints a google.protobuf.FileDescriptorSet of the contract with all that it imports, in
 protobuf's encoding: what grpcurl takes with -protoset, and protoc and buf read.`,
-		Example: "  tcplab api > tcplab.protoset && grpcurl -protoset tcplab.protoset list",
+		Example: "  tcplab api >tcplab.protoset    # then: grpcurl -protoset tcplab.protoset list",
 		Args:    exactArgs(),
 		RunE: func(*cobra.Command, []string) error {
 			set := descriptors()

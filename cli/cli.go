@@ -122,7 +122,7 @@ measurement agrees with the prediction.`,
 	})
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.stateDir, "state-dir", "", "where runs are kept (default /var/lib/tcplab for root, else $XDG_STATE_HOME/tcplab)")
-	flags.StringVar(&a.context, "context", "", "the controller to speak to, as `tcplab context list` names it (default: the one that was chosen)")
+	flags.StringVar(&a.context, "context", "", "the controller to speak to: the `name` of a context (default: the one that was chosen)")
 	flags.StringVar(&a.logLevel, "log-level", "warn", "least level of the log on standard error: debug, info, warn or error")
 	flags.StringVar(&a.logFormat, "log-format", "text", "form of the log: text or json")
 	root.CompletionOptions.DisableDefaultCmd = true

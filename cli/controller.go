@@ -31,8 +31,7 @@ controller by a socket there, and lets in everybody else.
 
 Runs outlive it: one that starts again takes up those under way.`,
 		Example: `  tcplab controller --listen :7443
-  tcplab user invite alice --role admin     # as root, on the same machine
-  tcplab token create --host host-a`,
+  tcplab controller --listen 10.0.0.1:7443    # then, as root there: tcplab user invite alice --role admin`,
 		Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !identity.ValidName(f.name) {
