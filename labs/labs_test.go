@@ -195,6 +195,32 @@ func TestSweepIsBounded(t *testing.T) {
 	}
 }
 
+// A parameter that is true or false chooses between two values, of whatever type they are.
+func TestChoice(t *testing.T) {
+	f, err := Parse(lab(`params: {full: false, long: "${full ? 4s : 2s}", streams: 1}
+links: [{between: [client, server], rtt: "${long}", loss: "${full ? 1% : 0}", rate: "${full ? 2 : 1}Mbit"}]`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	points, err := f.Expand([]Override{{"full", []string{"false", "true"}}})
+	if err != nil || len(points) != 2 {
+		t.Fatalf("%d points, %v", len(points), err)
+	}
+	for i, want := range []struct {
+		delay      time.Duration
+		loss, rate float64
+		long       string
+	}{{time.Second, 0, 1e6, "2s"}, {2 * time.Second, 0.01, 2e6, "4s"}} {
+		shape := points[i].GetLinks()[0].GetForward().GetShape()
+		if shape.GetDelay().AsDuration() != want.delay || shape.GetLoss() != want.loss || shape.GetRateBps() != want.rate {
+			t.Errorf("point %d: %v, want %+v", i, shape, want)
+		}
+		if got := points[i].GetPoint()["long"].GetStringValue(); got != want.long {
+			t.Errorf("point %d: long is %q, want %q", i, got, want.long)
+		}
+	}
+}
+
 func TestOverrideProblems(t *testing.T) {
 	f, err := Parse(lab("params: {rtt: 20ms, base: 1}\nlinks: [{between: [client, server], rtt: ${rtt}}]"))
 	if err != nil {

@@ -147,7 +147,7 @@ func (p *point) describe() string {
 	return strings.Join(parts, ", ")
 }
 
-// references are the names in the ${name} of a text.
+// references are the names in the ${name} and ${name ? a : b} of a text.
 func references(s string) []string {
 	var names []string
 	for {
@@ -161,6 +161,7 @@ func references(s string) []string {
 			return names
 		}
 		if !strings.HasSuffix(before, "$") {
+			name, _, _, _ = choiceOf(name)
 			names = append(names, name)
 		}
 		s = after
@@ -266,11 +267,35 @@ func wholeReference(s string) (name string, ok bool) {
 	return name, ok && !strings.Contains(name, "}")
 }
 
-// lookup is a parameter's value, or nil with a problem.
-func (s *substitution) lookup(n *node, name string) *node {
+// choiceOf takes "name ? a : b" apart, which is a where the parameter is true and b where it is
+// false. A plain name is no choice.
+func choiceOf(reference string) (name, yes, no string, choice bool) {
+	name, rest, choice := strings.Cut(reference, "?")
+	if !choice {
+		return reference, "", "", false
+	}
+	yes, no, _ = strings.Cut(rest, ":")
+	return strings.TrimSpace(name), strings.TrimSpace(yes), strings.TrimSpace(no), true
+}
+
+// lookup is a parameter's value, or what is chosen by it, or nil with a problem.
+func (s *substitution) lookup(n *node, reference string) *node {
+	name, yes, no, choice := choiceOf(reference)
 	value, known := s.values[name]
-	if known {
+	switch {
+	case known && !choice:
 		return value
+	case known && (yes == "" || no == ""):
+		s.add(n.at, "such as ${full ? 70s : 4s}", "%q wants a value for true and one for false", "${"+reference+"}")
+		return nil
+	case known && value.kind != boolean:
+		s.add(n.at, "only true and false choose", "%q is %s", name, value.text)
+		return nil
+	case known:
+		if !strings.EqualFold(value.text, "true") {
+			yes = no
+		}
+		return &node{at: n.at, kind: scalarKind(yes), text: yes}
 	}
 	hint := didYouMean(name, s.params.names())
 	if hint == "" && len(s.params) > 0 {

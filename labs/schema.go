@@ -71,8 +71,8 @@ func reflectSchema(spec any) *jsonschema.Schema {
 	return r.Reflect(spec)
 }
 
-// parameterPattern finds a ${parameter} in a text.
-const parameterPattern = `\$\{[a-z][a-z0-9_]*\}`
+// parameterPattern finds a ${parameter} in a text, or a choice by one.
+const parameterPattern = `\$\{[a-z][a-z0-9_]*( *\?[^}]*)?\}`
 
 func parameterSchema() *jsonschema.Schema {
 	return &jsonschema.Schema{Type: "string", Pattern: parameterPattern}
