@@ -94,6 +94,20 @@ func connectionFormulas() []Formula {
 			derive: func(v values) Derivation { return synDelayTerms(v.count(0), v.count(1)).derivation("s") },
 		},
 		{
+			Name: "timer_slack", About: "how late a kernel timer of some length may be",
+			Parameters: []Parameter{
+				{Name: "time", Kind: Time, About: "length of the timer", Most: 24 * 3600},
+				{Name: "hz", Kind: Count, About: "the kernel's HZ", Optional: true, Default: 250, Least: 1, Most: 10000},
+			}, Unit: "s",
+			Law: "8^n·j for 63·8^(n−1) jiffies and more", Valid: "a timer of the wheel; a jiffy j is 1/HZ", Source: "Linux: LVL_GRAN in kernel/time/timer.c",
+			derive: func(v values) Derivation {
+				return chain(
+					Step{"a jiffy", "1/HZ", Jiffy(v.count(1)).Seconds(), "s"},
+					Step{"the timer in jiffies", "⌈time/j⌉", float64(Jiffies(v.duration(0), v.count(1))), ""},
+					Step{"how coarse the wheel is there", "8^n·j", TimerSlack(v.duration(0), v.count(1)).Seconds(), "s"})
+			},
+		},
+		{
 			Name: "port_limit", About: "connections a second that a client can open for long and close first",
 			Parameters: []Parameter{{Name: "ports", Kind: Count, About: "local ports it may use, P", Optional: true, Default: EphemeralPorts, Least: 1}},
 			Law:        "P/60 s", Valid: "to one address and port; tcp_tw_reuse off; tcp_max_tw_buckets at least P", Source: "Linux: TCP_TIMEWAIT_LEN in include/net/tcp.h",

@@ -16,6 +16,20 @@ func Jiffies(d time.Duration, hz int) int {
 	return int((d*time.Duration(hz) + time.Second - 1) / time.Second)
 }
 
+// TimerSlack is how coarse a kernel timer of length d is, and so how late it may be: the wheel has
+// levels of 64 buckets, each eight times as coarse as the one below it.
+//
+//	8^n·j for 63·8^(n−1) jiffies and more, 1 jiffy below 63
+//
+// 2.05 s for 60 s at HZ 250, 4.1 s at 1000, 5.12 s at 100. kernel/time/timer.c (LVL_GRAN, LVL_START).
+func TimerSlack(d time.Duration, hz int) time.Duration {
+	slack := Jiffy(hz)
+	for start := 63; Jiffies(d, hz) >= start && start < 63<<24; start *= 8 {
+		slack *= 8
+	}
+	return slack
+}
+
 // TimerExpiry is when a kernel timer of length d fires that is set at the
 // moment now, both counted from one timer interrupt:
 //

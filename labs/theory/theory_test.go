@@ -138,6 +138,29 @@ func TestWriteWriteRead(t *testing.T) {
 	}
 }
 
+// The figures of a timer of 60 s, and the bounds of the first levels.
+func TestTimerSlack(t *testing.T) {
+	for _, c := range []struct {
+		d    time.Duration
+		hz   int
+		want time.Duration
+	}{
+		{time.Minute, 250, 2048 * ms},
+		{time.Minute, 1000, 4096 * ms},
+		{time.Minute, 100, 5120 * ms},
+		{62 * ms, 1000, ms},
+		{63 * ms, 1000, 8 * ms},
+		{503 * ms, 1000, 8 * ms},
+		{504 * ms, 1000, 64 * ms},
+		{time.Second, 1000, 64 * ms},
+		{time.Second, 250, 32 * ms},
+	} {
+		if got := theory.TimerSlack(c.d, c.hz); got != c.want {
+			t.Errorf("TimerSlack(%v, %d) = %v, want %v", c.d, c.hz, got, c.want)
+		}
+	}
+}
+
 // A kernel timer is never early and never more than a jiffy late, wherever
 // between two interrupts it is set.
 func TestTimerExpiry(t *testing.T) {
