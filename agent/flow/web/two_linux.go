@@ -345,7 +345,8 @@ func (s *single) Addr() net.Addr { return &net.TCPAddr{} }
 func (c *twoConn) finish(ctx context.Context) error {
 	info, err := c.Info()
 	c.c.stopWatch()
-	c.side.total.written, c.side.total.read = c.written.Load(), c.read.Load()
+	// The library still acknowledges what comes until the peer's end.
+	defer func() { c.side.total.written, c.side.total.read = c.written.Load(), c.read.Load() }()
 	if err != nil {
 		return err
 	}
@@ -356,7 +357,6 @@ func (c *twoConn) finish(ctx context.Context) error {
 	case <-within.Done():
 		return flow.Explain(within, "waiting for the peer's end", within.Err())
 	}
-	c.side.total.read = c.read.Load()
 	return c.Finish(within, true, info.RTT)
 }
 
