@@ -24,17 +24,21 @@ type watchfulness struct {
 	waits  int // since the last try
 }
 
-// look looks for events for a short while, if that has been worthwhile. With one processor it is
-// never: nobody could make any meanwhile.
+// look looks for events: for a short while if that has been worthwhile, else once. A loop that has much to do
+// finds some then, and need not tell Go's scheduler that it might sleep: whose monitor would watch it at every
+// 20 µs. With one processor a while is never worthwhile: nobody could make any events meanwhile.
 func (w *watchfulness) look(epoll int, events []unix.EpollEvent) int {
+	times := looks
 	if w.waits++; w.credit == 0 && w.waits%seldom != 0 || runtime.NumCPU() == 1 {
-		return 0
+		times = 1
 	}
-	for range looks {
+	for range times {
 		// It does not wait: Go's scheduler need not be told.
 		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
 		if errno == 0 && n > 0 {
-			w.credit = trust
+			if times > 1 {
+				w.credit = trust
+			}
 			return int(n)
 		}
 	}

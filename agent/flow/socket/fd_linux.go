@@ -100,6 +100,31 @@ func (fd FD) sendAtOnce(p []byte) (int, error) {
 	return int(n), nil
 }
 
+// SendNow is Send on a non-blocking descriptor. Go's scheduler hears of it only where there is much to copy.
+func (fd FD) SendNow(p []byte) (int, error) {
+	n, err := fd.sendAtOnce(p)
+	if err != nil {
+		return fd.Send(p) // it says what the matter is, if anything still is
+	}
+	return n, nil
+}
+
+// ReceiveNow is Receive of what is there, or EAGAIN, and Go's scheduler does not hear of it. A read of much
+// should be a Receive.
+func (fd FD) ReceiveNow(p []byte) (int, error) {
+	for {
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
+			unix.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+		default:
+			return 0, errno
+		}
+	}
+}
+
 // recv is recv(2).
 func (fd FD) recv(p []byte, flags int) (int, error) {
 	n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),

@@ -86,11 +86,10 @@ func (c *clientConn) write() {
 		return
 	}
 	now := time.Now()
-	var head [512]byte
 	for i := len(c.under) - c.waiting; i < len(c.under); i++ {
 		t := &c.under[i]
 		o := &c.client.plan.objects[t.object]
-		c.out.text(c.client.appendRequest(head[:0], o))
+		c.out.text(c.client.request(t.object))
 		c.out.zeros(c.blocks, o.body)
 		t.asked = now
 		if t.first.IsZero() {
@@ -111,6 +110,14 @@ func (c *clientConn) write() {
 	c.waiting = 0
 	c.watchPatience()
 	c.send()
+}
+
+// request is the head of an object's request, made once: it says the same each time.
+func (c *client) request(object int) []byte {
+	if c.heads[object] == nil {
+		c.heads[object] = c.appendRequest(nil, &c.plan.objects[object])
+	}
+	return c.heads[object]
 }
 
 // appendRequest appends the head of a request.
@@ -228,12 +235,13 @@ func (c *clientConn) answered() {
 	t := c.pop()
 	c.answers++
 	c.cautious = false
-	c.client.seen.phases.note(c, &t)
+	done := c.client.seen.lastRead // the last of it came then: the clock is asked once for each read
+	c.client.seen.phases.note(c, &t, done)
 	var refused error
 	if c.status >= 400 {
 		refused = fmt.Errorf("the answer is %d", c.status)
 	}
-	c.client.finish(t, c, c.parser.BodyBytes(), refused)
+	c.client.finishAt(done, t, c, c.parser.BodyBytes(), refused)
 	if !c.persists {
 		// What is under way behind it will not be carried out (RFC 9112, 9.6).
 		c.retired = true
@@ -258,15 +266,14 @@ func (c *clientConn) answered() {
 }
 
 // note keeps the parts of the first transaction.
-func (p *phases) note(c *clientConn, t *task) {
+func (p *phases) note(c *clientConn, t *task, done time.Time) {
 	if p.known || c.number != 1 || t.tries > 1 {
 		return
 	}
-	now := time.Now()
 	p.known = true
 	p.firstByte = t.arrived.Sub(t.asked)
-	p.body = now.Sub(t.arrived)
-	p.total = now.Sub(c.called)
+	p.body = done.Sub(t.arrived)
+	p.total = done.Sub(c.called)
 }
 
 func (c *clientConn) pop() task {
@@ -356,10 +363,10 @@ func (c *clientConn) endOfAnswer(err error) {
 		c.client.seen.cutShort++
 		c.client.finish(c.pop(), c, c.parser.BodyBytes(), errorOf(c.reset, fmt.Errorf("cut short after %d bytes of the body: %w", c.parser.BodyBytes(), err)))
 	} else if whole {
-		t := c.pop()
+		t, done := c.pop(), time.Now()
 		c.answers++
-		c.client.seen.phases.note(c, &t)
-		c.client.finish(t, c, c.parser.BodyBytes(), nil)
+		c.client.seen.phases.note(c, &t, done)
+		c.client.finishAt(done, t, c, c.parser.BodyBytes(), nil)
 	}
 }
 

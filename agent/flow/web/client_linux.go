@@ -25,6 +25,7 @@ type client struct {
 
 	begun    time.Time     // the first connect(2)
 	ended    time.Time     // the last object was there, or given up
+	heads    [][]byte      // of requests, by object; nil: not made yet
 	next     uint64        // of all that is to be asked for, the number of the first that never was
 	again    []task        // lost, to be asked for again
 	open     []*clientConn // that may carry requests
@@ -96,12 +97,16 @@ func (c *client) start(l *loop.Loop) error {
 	c.begin(l)
 	c.dialer = socket.Dialer{Spec: c.spec}
 	c.afterClose = c.dispatch
+	c.heads = make([][]byte, len(c.plan.objects))
 	if !c.plan.isLoad() {
 		c.seen.exchanges = make([]exchange, len(c.plan.objects))
 	}
 	if c.lasts > 0 {
 		c.until = time.Now().Add(c.lasts)
-		c.timer.Func = c.dispatch
+		c.timer.Func = func() {
+			c.timeUp = true
+			c.dispatch()
+		}
 		l.Set(&c.timer, c.until)
 	}
 	c.dispatch()
@@ -110,8 +115,8 @@ func (c *client) start(l *loop.Loop) error {
 
 // left reports whether there is something to ask for.
 func (c *client) left() bool {
-	// The timer may come late.
-	c.timeUp = c.timeUp || c.lasts > 0 && !time.Now().Before(c.until)
+	// The timer may come late, behind answers.
+	c.timeUp = c.timeUp || c.lasts > 0 && !c.seen.lastRead.Before(c.until)
 	switch {
 	case c.broken != nil || c.timeUp:
 		return false
@@ -256,7 +261,11 @@ func (c *client) lost(t task, conn *clientConn, err error) {
 
 // finish takes note of what became of a task: an error says that it was given up.
 func (c *client) finish(t task, conn *clientConn, bytes uint64, err error) {
-	now := time.Now()
+	c.finishAt(time.Now(), t, conn, bytes, err)
+}
+
+// finishAt is finish of what has ended at that time.
+func (c *client) finishAt(now time.Time, t task, conn *clientConn, bytes uint64, err error) {
 	o := &c.plan.objects[t.object]
 	if err != nil {
 		c.seen.failed++

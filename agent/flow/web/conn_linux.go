@@ -196,7 +196,7 @@ func (c *conn) receive(p []byte, discard bool) (n int, err error) {
 	if discard {
 		n, err = c.fd.Discard(p)
 	} else {
-		n, err = c.fd.Receive(p)
+		n, err = c.fd.ReceiveNow(p)
 	}
 	c.traffic.read += uint64(n)
 	c.total.read += uint64(n)

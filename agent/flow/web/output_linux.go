@@ -121,7 +121,7 @@ func (o *output) write(fd socket.FD, b *blocks) (int, error) {
 	pieces := o.pieces[o.next:]
 	first := pieces[0].text[o.offset:]
 	if len(pieces) == 1 && pieces[0].times == 1 {
-		return fd.Send(first)
+		return fd.SendNow(first)
 	}
 	total := len(first)
 	vectors := append(b.vectors[:0], first)
@@ -141,7 +141,7 @@ func (o *output) write(fd socket.FD, b *blocks) (int, error) {
 		for _, v := range vectors {
 			b.small = append(b.small, v...)
 		}
-		return fd.Send(b.small)
+		return fd.SendNow(b.small)
 	}
 	return fd.SendVectors(vectors)
 }
