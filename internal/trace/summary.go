@@ -96,20 +96,34 @@ func times(all []time.Duration) *tcplabv1.CapturedTimes {
 }
 
 // FlowOf is the flow that a connection belongs to, by its server's address and port, and by its client's
-// where several flows have the same; empty: none.
+// where several flows have the same; empty: none. A flow's streams and repetitions are asked too: each has
+// a port of its own.
 func FlowOf(client, server netip.AddrPort, flows []*tcplabv1.FlowResult) string {
 	found := ""
 	for _, flow := range flows {
-		listens, err := netip.ParseAddrPort(flow.GetServer().GetAddress())
-		if err != nil || listens != server {
-			continue
-		}
-		if connects, err := netip.ParseAddrPort(flow.GetClient().GetAddress()); err == nil && connects == client {
+		listens, both := has(flow, client, server)
+		if both {
 			return flow.GetName()
 		}
-		if found == "" {
+		if listens && found == "" {
 			found = flow.GetName()
 		}
 	}
 	return found
+}
+
+// has reports whether the flow's server listened at the address, and whether its client connected from
+// the other as well.
+func has(flow *tcplabv1.FlowResult, client, server netip.AddrPort) (listens, both bool) {
+	if at, err := netip.ParseAddrPort(flow.GetServer().GetAddress()); err == nil && at == server {
+		from, err := netip.ParseAddrPort(flow.GetClient().GetAddress())
+		listens, both = true, err == nil && from == client
+	}
+	for _, parts := range [][]*tcplabv1.FlowResult{flow.GetStreams(), flow.GetRepetitions()} {
+		for _, part := range parts {
+			l, b := has(part, client, server)
+			listens, both = listens || l, both || b
+		}
+	}
+	return listens, both
 }
