@@ -166,6 +166,11 @@ func (b bulk) server(ctx context.Context, c *stream) error {
 	if err = first(err, <-sent); err == nil {
 		err = c.FinishWriting()
 	}
+	if err == nil && b.both {
+		// What the kernel has taken is not sent yet, and takes its time on a slow link. Only then is
+		// this end's part done, and its TCP_INFO an account of all of it.
+		err = c.AwaitAcknowledged(ctx, c.written)
+	}
 	if err != nil {
 		return fmt.Errorf("after %d bytes: %w", c.read, err)
 	}

@@ -57,6 +57,10 @@ func TestBulkBothWays(t *testing.T) {
 			f.GetBulk().Amount = &tcplabv1.Bulk_Duration{Duration: durationpb.New(100 * time.Millisecond)}
 		},
 		"without copies": func(f *tcplabv1.Flow) { f.GetBulk().Zerocopy = true },
+		// The servers have written all long before it is sent.
+		"paced": func(f *tcplabv1.Flow) {
+			f.GetBulk().Amount, f.GetBulk().Streams, f.GetBulk().PacingBps = &tcplabv1.Bulk_Bytes{Bytes: 800_000}, 8, 8_000_000
+		},
 		"at a rate": func(f *tcplabv1.Flow) {
 			f.GetBulk().Amount, f.GetBulk().RateBps = &tcplabv1.Bulk_Bytes{Bytes: size / 10}, 8*size
 		},
@@ -74,6 +78,14 @@ func TestBulkBothWays(t *testing.T) {
 			}
 			if n := spec.GetBulk().GetBytes(); n > 0 && (c.GetBytesRead() != n || s.GetBytesRead() != n) || c.GetBytesRead() == 0 || s.GetBytesRead() == 0 {
 				t.Errorf("%d bytes forward, %d backward", s.GetBytesRead(), c.GetBytesRead())
+			}
+			for _, one := range append(r.GetStreams(), r)[:max(1, len(r.GetStreams()))] {
+				for _, end := range []*tcplabv1.FlowEnd{one.GetClient(), one.GetServer()} {
+					info := end.GetTcpInfo()
+					if info.GetBytesAcked() < end.GetBytesWritten() || info.GetBytesSent()-info.GetBytesRetrans() != end.GetBytesWritten() {
+						t.Errorf("%s wrote %d bytes, and its TCP_INFO is from before they were sent and acknowledged: %v", end.GetNode(), end.GetBytesWritten(), info)
+					}
+				}
 			}
 			if r.GetGoodputBps() <= 0 || r.GetBulk().GetBackwardBps() <= 0 {
 				t.Errorf("%g bit/s forward, %g backward", r.GetGoodputBps(), r.GetBulk().GetBackwardBps())

@@ -61,19 +61,31 @@ func (s *Socket) Finish(ctx context.Context, first bool, rtt time.Duration) erro
 			return explain(ctx, "exchange FINs", err)
 		}
 	}
-	// No call waits for the last ACK: the state is looked at, ever more rarely.
+	return s.await(ctx, "wait for the last ACK", func(info *observe.Info) bool { return info.State == observe.StateClose })
+}
+
+// AwaitAcknowledged waits until the peer has acknowledged so many bytes of data in all, or
+// the connection is over, or ctx is.
+func (s *Socket) AwaitAcknowledged(ctx context.Context, size uint64) error {
+	return s.await(ctx, "wait for the acknowledgement of all data", func(info *observe.Info) bool {
+		return info.BytesAcked >= size || info.State == observe.StateClose
+	})
+}
+
+// await waits for something that no call waits for: TCP_INFO is looked at, ever more rarely.
+func (s *Socket) await(ctx context.Context, doing string, reached func(*observe.Info) bool) error {
 	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 20*time.Millisecond) {
 		info, err := s.Info()
 		if err != nil {
 			return err
 		}
-		if info.State == observe.StateClose {
+		if reached(&info) {
 			return nil
 		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return explain(ctx, "wait for the last ACK", ctx.Err())
+			return explain(ctx, doing, ctx.Err())
 		}
 	}
 }
