@@ -98,6 +98,10 @@ func (b bulk) client(ctx context.Context, c *stream) error {
 	o := b.outbound(c)
 	o.fin = b.open(c) || b.both
 	err := b.clientPart(ctx, c, o)
+	if err == nil && b.steady != nil {
+		// The server may have had enough long before all is sent that the kernel has taken.
+		err = c.AwaitAcknowledged(ctx, c.written)
+	}
 	if err != nil {
 		return fmt.Errorf("after %d bytes: %w", c.written, err)
 	}

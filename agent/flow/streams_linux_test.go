@@ -133,6 +133,23 @@ func TestBulkThatIsPaced(t *testing.T) {
 	}
 }
 
+// What the kernel has taken of a bulk that ends early is sent all the same, however long that takes.
+func TestBulkThatIsSteadyAndSlow(t *testing.T) {
+	flowtest.Leakless(t)
+	spec := bulkBytes(0)
+	spec.GetBulk().Amount = &tcplabv1.Bulk_Duration{Duration: durationpb.New(time.Minute)}
+	spec.GetBulk().PacingBps = 8_000_000
+	spec.GetBulk().Steady = &tcplabv1.Steady{Window: durationpb.New(10 * time.Millisecond), Within: 0.9, Windows: 2}
+	// Some 0.5 s of it, and an orderly end is to take a tenth of that.
+	spec.Socket = &tcplabv1.SocketOptions{SendBuffer: 512 << 10, Linger: durationpb.New(50 * time.Millisecond)}
+	cfg := nodes(t, false)
+	r := run(t, spec, cfg)
+	if c := r.GetClient(); !r.GetBulk().GetSteady() || c.GetBytesWritten() != r.GetServer().GetBytesRead() || c.GetTcpInfo().GetBytesAcked() < c.GetBytesWritten() {
+		t.Errorf("%v", r)
+	}
+	flowtest.NoSockets(t, cfg.Client, cfg.Server)
+}
+
 func TestBulkThatIsSteady(t *testing.T) {
 	flowtest.Leakless(t)
 	spec := bulkFor(time.Hour)
