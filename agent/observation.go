@@ -151,27 +151,40 @@ func (o *observation) stop(result *tcplabv1.TrialResult) error {
 		errs = append(errs, err)
 		result.Sockets = nodes
 		for _, f := range result.GetFlows() {
-			enterStates(f, f.GetName(), nodes)
-			for i, stream := range f.GetStreams() {
-				enterStates(stream, fmt.Sprintf("%s[%d]", f.GetName(), i), nodes)
-			}
+			enterStates(f, nodes)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// enterStates gives both ends of a flow, or of a stream of one, the states of their first connection.
-func enterStates(f *tcplabv1.FlowResult, name string, nodes []*tcplabv1.NodeSockets) {
+// enterStates gives both ends of a flow the states of their first connection, and those of its streams and
+// repetitions of theirs.
+func enterStates(f *tcplabv1.FlowResult, nodes []*tcplabv1.NodeSockets) {
+	enterEnds(f, f.GetName(), false, nodes)
+	for i, stream := range f.GetStreams() {
+		enterEnds(stream, fmt.Sprintf("%s[%d]", f.GetName(), i), false, nodes)
+	}
+	for _, one := range f.GetRepetitions() {
+		enterEnds(one, f.GetName(), true, nodes)
+		for i, stream := range one.GetStreams() {
+			enterEnds(stream, fmt.Sprintf("%s[%d]", f.GetName(), i), true, nodes)
+		}
+	}
+}
+
+// enterEnds is enterStates of one result. Repetitions have one name, and their addresses tell them apart.
+func enterEnds(f *tcplabv1.FlowResult, name string, repeated bool, nodes []*tcplabv1.NodeSockets) {
 	for role, end := range map[string]*tcplabv1.FlowEnd{"client": f.GetClient(), "server": f.GetServer()} {
 		for _, n := range nodes {
 			if end == nil || n.GetNode() != end.GetNode() {
 				continue
 			}
 			for _, s := range n.GetSockets() {
-				if s.GetFlow() == name && s.GetEnd() == role && s.GetRemote() != "" {
-					end.States, end.StatePath = s.GetStates(), s.GetPath()
-					break
+				if s.GetFlow() != name || s.GetEnd() != role || s.GetRemote() == "" || repeated && end.GetAddress() != "" && s.GetLocal() != end.GetAddress() {
+					continue
 				}
+				end.States, end.StatePath = s.GetStates(), s.GetPath()
+				break
 			}
 		}
 	}
