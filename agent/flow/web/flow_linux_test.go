@@ -67,6 +67,11 @@ func TestPages(t *testing.T) {
 					h.GetConnections(), h.GetPeakConnections(), h.GetReused(), h.GetRequests(), h.GetAnswers(), h.GetBytesRead(),
 					c.connections, c.peak, c.reused, c.requests, c.bytes)
 			}
+			for i, want := range map[int]uint32{0: h.GetConnections(), 1: h.GetAnswers()} {
+				if got := r.GetHistograms()[i]; got.GetCount() != uint64(want) || len(got.GetHdr()) == 0 {
+					t.Errorf("the histogram of %s has %d durations, want %d", got.GetName(), got.GetCount(), want)
+				}
+			}
 			if h.GetExecuted().GetTotal() != h.GetRequests() || h.GetResets()+h.GetServerResets() != 0 || h.GetOvertaken() != 0 {
 				t.Errorf("%v executed, %d and %d resets", h.GetExecuted(), h.GetResets(), h.GetServerResets())
 			}

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/tcplab/tcplab/agent/flow"
+	"github.com/tcplab/tcplab/agent/flow/socket"
 	tcplabv1 "github.com/tcplab/tcplab/proto/gen/tcplab/v1"
 )
 
@@ -22,6 +23,7 @@ func (f *Flow) result(failed error) *tcplabv1.FlowResult {
 	c, s := f.client, f.server
 	seen := &c.seen
 	f.unfinished(failed)
+	by := string(socket.Client)
 	r := &tcplabv1.FlowResult{
 		Name:         f.spec.GetName(),
 		Kind:         "http",
@@ -33,6 +35,7 @@ func (f *Flow) result(failed error) *tcplabv1.FlowResult {
 		SamplesCount: c.sampled + s.sampled,
 		Outcome:      flow.OutcomeOf(failed),
 		Http:         f.httpResult(),
+		Histograms:   []*tcplabv1.LatencyHistogram{seen.connect.Histogram("connect", by), seen.latency.Histogram("latency", by)},
 	}
 	if took := seen.lastRead.Sub(c.begun); r.Bytes > 0 && took > 0 {
 		r.GoodputBps = float64(r.Bytes) * 8 / took.Seconds()
@@ -105,6 +108,7 @@ func (f *Flow) httpResult() *tcplabv1.HttpResult {
 			BytesRelayed: p.seen.relayed,
 			BytesUnread:  uint32(p.seen.unread),
 			Resets:       p.resets,
+			Address:      p.address.String(),
 		})
 	}
 	return h

@@ -3103,7 +3103,9 @@ type HttpProxyResult struct {
 	// queue when it ended the connection: the requests to which a dumb proxy is deaf (Recv-Q of ss).
 	BytesUnread uint32 `protobuf:"varint,6,opt,name=bytes_unread,json=bytesUnread,proto3" json:"bytes_unread,omitempty"`
 	// Connections, of either side, on which it met a reset.
-	Resets        uint32 `protobuf:"varint,7,opt,name=resets,proto3" json:"resets,omitempty"`
+	Resets uint32 `protobuf:"varint,7,opt,name=resets,proto3" json:"resets,omitempty"`
+	// Address and port at which it accepts ("10.99.1.2:40113").
+	Address       string `protobuf:"bytes,8,opt,name=address,proto3" json:"address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3185,6 +3187,13 @@ func (x *HttpProxyResult) GetResets() uint32 {
 		return x.Resets
 	}
 	return 0
+}
+
+func (x *HttpProxyResult) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
 }
 
 var File_tcplab_v1_trial_proto protoreflect.FileDescriptor
@@ -3484,7 +3493,7 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\x05tries\x18\b \x01(\rR\x05tries\x120\n" +
 	"\aoutcome\x18\t \x01(\x0e2\x16.tcplab.v1.FlowOutcomeR\aoutcome\x12\x14\n" +
 	"\x05place\x18\n" +
-	" \x01(\rR\x05place\"\xdf\x01\n" +
+	" \x01(\rR\x05place\"\xf9\x01\n" +
 	"\x0fHttpProxyResult\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1a\n" +
 	"\baccepted\x18\x02 \x01(\rR\baccepted\x12 \n" +
@@ -3492,7 +3501,8 @@ const file_tcplab_v1_trial_proto_rawDesc = "" +
 	"\brequests\x18\x04 \x01(\rR\brequests\x12#\n" +
 	"\rbytes_relayed\x18\x05 \x01(\x04R\fbytesRelayed\x12!\n" +
 	"\fbytes_unread\x18\x06 \x01(\rR\vbytesUnread\x12\x16\n" +
-	"\x06resets\x18\a \x01(\rR\x06resets*g\n" +
+	"\x06resets\x18\a \x01(\rR\x06resets\x12\x18\n" +
+	"\aaddress\x18\b \x01(\tR\aaddress*g\n" +
 	"\bTimeMode\x12\x19\n" +
 	"\x15TIME_MODE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eTIME_MODE_REAL\x10\x01\x12\x15\n" +
