@@ -126,7 +126,7 @@ func TestDeadlineOfAnExperiment(t *testing.T) {
 func TestAgreedStart(t *testing.T) {
 	r := start(t, t.TempDir())
 	r.apply(t, "d", twoNodes(t, nil, bulk("b", 1)))
-	agreed := time.Now().Add(300 * time.Millisecond)
+	agreed := time.Now().Add(2 * time.Second)
 	run := func(id string, at time.Time) (*tcplabv1.TrialEnded, error) {
 		_, err := r.StartTrial(r.ctx, &tcplabv1.StartTrialRequest{DeploymentId: "d", TrialId: id, StartTime: timestamppb.New(at)})
 		if err != nil {
@@ -147,7 +147,7 @@ func TestAgreedStart(t *testing.T) {
 	if _, err := run("t.3", time.Now().Add(2*maxAhead)); codeOf(err) != codes.InvalidArgument {
 		t.Errorf("an agreed time too far ahead: %v", err)
 	}
-	if ended, err = run("t.4", time.Now().Add(100*time.Millisecond)); err != nil || ended.GetFailure() != "" {
+	if ended, err = run("t.4", time.Now().Add(2*time.Second)); err != nil || ended.GetFailure() != "" {
 		t.Errorf("after those: %q, %v", ended.GetFailure(), err)
 	}
 	// A cancelled trial does not wait for its time.
