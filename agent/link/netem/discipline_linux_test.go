@@ -177,6 +177,7 @@ func TestEachDisciplineHoldsItsLimit(t *testing.T) {
 				}
 				want.Queued, want.Overflow = c.Queued, uint64(frames-2-c.Queued)
 			}
+			want.QueuedSize = want.Queued * length
 			if diff := cmp.Diff(want, c); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}

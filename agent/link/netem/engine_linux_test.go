@@ -342,7 +342,7 @@ func TestQueueHoldsItsLimitAndNoMore(t *testing.T) {
 			if time.Since(begin) > 500*time.Millisecond {
 				t.Fatalf("this host took %v for %d frames: the queue has moved meanwhile", time.Since(begin), frames)
 			}
-			want := link.Counters{Received: frames, Delivered: 1, Overflow: uint64(frames - 2 - test.holds), Queued: test.holds}
+			want := link.Counters{Received: frames, Delivered: 1, Overflow: uint64(frames - 2 - test.holds), Queued: test.holds, QueuedSize: test.holds * length}
 			if diff := cmp.Diff(want, c); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}

@@ -403,7 +403,7 @@ func TestBurstPassesAtOnce(t *testing.T) {
 	for c.Received < 50 && time.Since(begin) < 500*time.Millisecond {
 		c = b.counters(t)[0]
 	}
-	want := link.Counters{Received: 50, Delivered: 11, Overflow: 50 - 11 - 1 - 20, Queued: 20}
+	want := link.Counters{Received: 50, Delivered: 11, Overflow: 50 - 11 - 1 - 20, Queued: 20, QueuedSize: 20 * length}
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
