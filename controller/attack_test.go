@@ -308,9 +308,6 @@ func TestRevocation(t *testing.T) {
 
 // Connections that say nothing, and those that say too much, end soon, and nobody else is disturbed.
 func TestSilentConnections(t *testing.T) {
-	if testing.Short() {
-		t.Skip("opens 1,000 connections")
-	}
 	h := startFleet(t, t.TempDir(), "")
 	alice := h.dial(t, h.user(t, "alice", tcplabv1.Role_ROLE_VIEWER, false))
 	var silent []net.Conn

@@ -111,7 +111,7 @@ func (s *service) Verify(ctx context.Context, r *tcplabv1.VerifyRequest) (*tcpla
 		return nil, err
 	}
 	if len(r.GetLinks()) > 0 || r.GetLimit() != nil {
-		return nil, unimplemented("a verification of other links or another length than before a trial")
+		return nil, notVirtual("a verification of other links or another length than before a trial")
 	}
 	e, err := g.first(ctx, func(e *tcplabv1.GuestEvent) bool { return e.GetVerified() != nil })
 	if err != nil {
@@ -127,7 +127,7 @@ func (s *service) StartTrial(_ context.Context, r *tcplabv1.StartTrialRequest) (
 		return nil, err
 	}
 	if r.GetStartTime() != nil {
-		return nil, unimplemented("a trial that starts together with others")
+		return nil, notVirtual("a trial that starts together with others")
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -279,25 +279,26 @@ func (s *service) Remove(_ context.Context, r *tcplabv1.RemoveRequest) (*tcplabv
 
 // ReadLinks is for labs that stand.
 func (s *service) ReadLinks(context.Context, *tcplabv1.ReadLinksRequest) (*tcplabv1.ReadLinksResponse, error) {
-	return nil, unimplemented("a look at links")
+	return nil, notVirtual("a look at links")
 }
 
 // ChangeLink is for labs that stand.
 func (s *service) ChangeLink(context.Context, *tcplabv1.ChangeLinkRequest) (*tcplabv1.ChangeLinkResponse, error) {
-	return nil, unimplemented("a change of a link by hand")
+	return nil, notVirtual("a change of a link by hand")
 }
 
 // RunProgram is for labs that stand.
 func (s *service) RunProgram(grpc.BidiStreamingServer[tcplabv1.RunProgramRequest, tcplabv1.RunProgramResponse]) error {
-	return unimplemented("a program at somebody's keyboard")
+	return notVirtual("a program at somebody's keyboard")
 }
 
 // StartSchedules is for labs that stand.
 func (s *service) StartSchedules(context.Context, *tcplabv1.StartSchedulesRequest) (*tcplabv1.StartSchedulesResponse, error) {
-	return nil, unimplemented("a lab that only stands")
+	return nil, notVirtual("a lab that only stands")
 }
 
-func unimplemented(what string) error {
+// notVirtual refuses what only a lab on the real clock can be asked: a guest carries out one trial and ends.
+func notVirtual(what string) error {
 	return rpcerr.New(codes.Unimplemented, rpcerr.RequestInvalid, "Have it on the real clock.", "there is no %s in virtual time", what)
 }
 

@@ -36,7 +36,7 @@ func inMountNamespace(t *testing.T) bool {
 	child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
 	out, err := child.CombinedOutput()
 	if errors.Is(err, unix.EPERM) {
-		t.Skipf("needs mount namespaces: %v", err)
+		need.Missing(t, "mountns", err.Error())
 	}
 	if err != nil {
 		t.Errorf("in the mount namespace: %v\n%s", err, out)
