@@ -70,14 +70,15 @@ func rateRows() []shapeRow {
 			return within(got/1e6, want/1e6, 0.01, "Mbit/s")
 		}
 	}
-	small := []traffic.Stream{{Port: 4000, Frame: 100, Count: 1000}}
+	// Long enough that a guest's tick of 10 ms is well below a hundredth of it.
+	small := []traffic.Stream{{Port: 4000, Frame: 100, Count: 3000}}
 	return []shapeRow{
 		{name: "rate", shape: "{rate: 8Mbit, queue: 1000}", without: "{rate: 80Mbit, queue: 1000}", streams: burstOf(300), linger: time.Second, judge: rate(8e6)},
 		// 24 bytes beside the frame: preamble 8, FCS 4, gap 12.
-		{name: "overhead: ethernet", shape: "{rate: 1Mbit, queue: 1000, overhead: ethernet}", without: "{rate: 1Mbit, queue: 1000}", streams: small, linger: 1500 * time.Millisecond, judge: rate(1e6 * 100 / 124)},
+		{name: "overhead: ethernet", shape: "{rate: 1Mbit, queue: 3000, overhead: ethernet}", without: "{rate: 1Mbit, queue: 3000}", streams: small, linger: 4 * time.Second, judge: rate(1e6 * 100 / 124)},
 		// 100 bytes are three cells of 53.
-		{name: "overhead: atm", shape: "{rate: 1Mbit, queue: 1000, overhead: atm}", without: "{rate: 1Mbit, queue: 1000}", streams: small, linger: 1500 * time.Millisecond, judge: rate(1e6 * 100 / 159)},
-		{name: "overhead: 60B", shape: "{rate: 1Mbit, queue: 1000, overhead: 60B}", without: "{rate: 1Mbit, queue: 1000}", streams: small, linger: 1500 * time.Millisecond, judge: rate(1e6 * 100 / 160)},
+		{name: "overhead: atm", shape: "{rate: 1Mbit, queue: 3000, overhead: atm}", without: "{rate: 1Mbit, queue: 3000}", streams: small, linger: 4 * time.Second, judge: rate(1e6 * 100 / 159)},
+		{name: "overhead: 60B", shape: "{rate: 1Mbit, queue: 3000, overhead: 60B}", without: "{rate: 1Mbit, queue: 3000}", streams: small, linger: 4 * time.Second, judge: rate(1e6 * 100 / 160)},
 		{
 			name: "burst", shape: "{rate: 8Mbit, queue: 1000, burst: 20kB}", without: "{rate: 8Mbit, queue: 1000}", streams: burstOf(60), linger: 500 * time.Millisecond,
 			judge: func(seen []traffic.Seen, slack time.Duration) (string, error) {
