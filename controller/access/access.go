@@ -159,15 +159,20 @@ func (a *Access) Enrol(ctx context.Context, req *tcplabv1.EnrolRequest) (*tcplab
 	}
 	sum := sha256.Sum256(given.Secret)
 	response := &tcplabv1.EnrolResponse{Authority: a.cfg.Authority.Certificate().Raw}
-	entered, err := a.cfg.Store.Enrol(ctx, given.ID, sum[:], func(token *tcplabv1.Token) (store.Member, bool, error) {
+	var entered store.Member
+	err = a.cfg.Store.Enrol(ctx, given.ID, sum[:], func(token *tcplabv1.Token) (entry store.Entry, err error) {
 		m := store.Member{Principal: proto.CloneOf(token.GetPrincipal()), Enrolment: hex.EncodeToString(drawn)}
-		replace, err := chooseName(m.Principal, req.GetName())
-		if err != nil {
-			return m, false, err
+		if entry.Replace, err = chooseName(m.Principal, req.GetName()); err != nil {
+			return entry, err
 		}
 		m.Principal.CreateTime = timestamppb.Now()
+		entry.Member = m
+		entry.Audit = newEntry(CallerOf(ctx), tcplabv1.AccessService_Enrol_FullMethodName, m.Principal.GetName(), nil)
 		response.Certificate, err = a.cfg.Authority.Sign(identityOf(m), key)
-		return m, replace, err
+		return entry, err
+	}, func(m store.Member) {
+		entered = m
+		a.set(m)
 	})
 	if err != nil {
 		if errors.Is(err, store.ErrToken) {
@@ -175,12 +180,24 @@ func (a *Access) Enrol(ctx context.Context, req *tcplabv1.EnrolRequest) (*tcplab
 		}
 		return nil, err
 	}
+	writtenDown(ctx)
 	response.Principal = entered.Principal
-	a.mu.Lock()
-	a.members[of(entered.Principal)] = entered
-	a.mu.Unlock()
 	a.hangUp(of(entered.Principal)) // an earlier owner of the name
 	return response, nil
+}
+
+// set enters a member, in place of an earlier one of the name.
+func (a *Access) set(m store.Member) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.members[of(m.Principal)] = m
+}
+
+// unset strikes a member out.
+func (a *Access) unset(who member) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.members, who)
 }
 
 // chooseName settles the name of whom a token lets in, and whether it may be in already: an admin who makes
@@ -238,14 +255,9 @@ func (a *Access) UpdateUser(ctx context.Context, name string, role tcplabv1.Role
 	}
 	changed := proto.CloneOf(m.Principal)
 	changed.Role, changed.Exec = role, exec
-	if err := a.cfg.Store.UpdateMember(ctx, changed); err != nil {
+	if err := a.cfg.Store.UpdateMember(ctx, changed, func() { a.set(store.Member{Principal: changed, Enrolment: m.Enrolment}) }); err != nil {
 		return nil, err
 	}
-	a.mu.Lock()
-	if now, ok := a.members[who]; ok && now.Enrolment == m.Enrolment {
-		a.members[who] = store.Member{Principal: changed, Enrolment: m.Enrolment}
-	}
-	a.mu.Unlock()
 	if role < m.Principal.GetRole() || m.Principal.GetExec() && !exec {
 		a.hangUp(who)
 	}
@@ -258,25 +270,19 @@ const farewell = time.Second
 // Leave lets one out who asks for it: as Remove, but that the answer still goes out.
 func (a *Access) Leave(ctx context.Context, p *tcplabv1.Principal) error {
 	who := of(p)
-	if err := a.cfg.Store.DeleteMember(ctx, who.kind, who.name); err != nil {
+	if err := a.cfg.Store.DeleteMember(ctx, who.kind, who.name, func() { a.unset(who) }); err != nil {
 		return err
 	}
-	a.mu.Lock()
-	delete(a.members, who)
-	a.mu.Unlock()
 	time.AfterFunc(farewell, func() { a.hangUp(who) })
 	return nil
 }
 
 // Remove lets one out: its certificate is void, and its connections end.
 func (a *Access) Remove(ctx context.Context, kind tcplabv1.PrincipalKind, name string) error {
-	if err := a.cfg.Store.DeleteMember(ctx, kind, name); err != nil {
+	who := member{kind, name}
+	if err := a.cfg.Store.DeleteMember(ctx, kind, name, func() { a.unset(who) }); err != nil {
 		return err
 	}
-	who := member{kind, name}
-	a.mu.Lock()
-	delete(a.members, who)
-	a.mu.Unlock()
 	a.hangUp(who)
 	return nil
 }

@@ -62,11 +62,25 @@ func (a *Access) writeRefusal(ctx context.Context, caller Caller, method string,
 }
 
 func (a *Access) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-	response, err := handle(ctx, request)
-	if a.rules[info.FullMethod].Audit {
+	if !a.rules[info.FullMethod].Audit {
+		return handle(ctx, request)
+	}
+	written := false
+	response, err := handle(context.WithValue(ctx, writtenKey{}, &written), request)
+	if err != nil || !written {
 		a.write(ctx, info.FullMethod, target(request, response), err)
 	}
 	return response, err
+}
+
+// writtenKey is the context's key of whether a call is in the audit log already.
+type writtenKey struct{}
+
+// writtenDown says that a call which succeeds is in the audit log: it was written together with what it did.
+func writtenDown(ctx context.Context) {
+	if written, ok := ctx.Value(writtenKey{}).(*bool); ok {
+		*written = true
+	}
 }
 
 func (a *Access) stream(service any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {

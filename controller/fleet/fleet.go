@@ -71,6 +71,9 @@ type host struct {
 	newest  mark                // the newest session that was seen
 	uses    map[string]bool     // what has it now
 	dialer  context.CancelFunc  // ends the dialing of a host that listens; nil: it dials
+
+	keeping sync.Mutex // held by who changes what is kept, over the write; taken before the fleet's
+	stored  bool       // guarded by keeping
 }
 
 // mark tells which of two sessions is the newer.
@@ -95,7 +98,9 @@ func New(ctx context.Context, cfg Config) (*Fleet, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, kept := range all {
-		f.redial(f.enter(kept))
+		h := f.enter(kept)
+		h.stored = true
+		f.redial(h)
 	}
 	return f, nil
 }
@@ -175,40 +180,76 @@ func (h *host) message() *tcplabv1.FleetHost {
 	return m
 }
 
-// Update changes whether a host takes labs, its labels, and where it listens.
-func (f *Fleet) Update(ctx context.Context, req *tcplabv1.UpdateHostRequest) (*tcplabv1.FleetHost, error) {
+// keep changes what is kept of a host, one change after another. change returns the new content, or nil where it stays. The fleet
+// goes on while the disk takes it.
+func (f *Fleet) keep(ctx context.Context, name string, change func(kept *tcplabv1.FleetHost) (*tcplabv1.FleetHost, error)) (*host, error) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	h, ok := f.hosts[req.GetName()]
+	h, ok := f.hosts[name]
+	f.mu.Unlock()
 	if !ok {
-		return nil, unknown(req.GetName())
+		return nil, unknown(name)
 	}
-	changed := proto.CloneOf(h.kept)
-	if req.Drained != nil {
-		changed.Drained = req.GetDrained()
+	h.keeping.Lock()
+	defer h.keeping.Unlock()
+	f.mu.Lock()
+	kept, ok := h.kept, f.hosts[name] == h
+	f.mu.Unlock()
+	if !ok {
+		return nil, unknown(name) // it was removed just now
 	}
-	if req.ListenAddress != nil {
-		changed.ListenAddress = req.GetListenAddress()
+	changed, err := change(kept)
+	if err != nil {
+		return nil, err
 	}
-	for name, value := range req.GetLabels() {
-		if value == "" {
-			delete(changed.Labels, name)
-			continue
+	if changed == nil {
+		if h.stored {
+			return h, nil
 		}
-		if changed.Labels == nil {
-			changed.Labels = make(map[string]string)
-		}
-		changed.Labels[name] = value
-	}
-	if most := 64; len(changed.GetLabels()) > most {
-		return nil, rpcerr.New(codes.InvalidArgument, rpcerr.RequestInvalid, "remove some", "host %s would have %d labels, more than %d", req.GetName(), len(changed.GetLabels()), most)
+		changed = kept
 	}
 	if err := f.cfg.Store.PutHost(ctx, changed); err != nil {
 		return nil, err
 	}
-	moved := changed.GetListenAddress() != h.kept.GetListenAddress()
+	h.stored = true
+	f.mu.Lock()
 	h.kept = changed
-	if moved {
+	f.mu.Unlock()
+	return h, nil
+}
+
+// Update changes whether a host takes labs, its labels, and where it listens.
+func (f *Fleet) Update(ctx context.Context, req *tcplabv1.UpdateHostRequest) (*tcplabv1.FleetHost, error) {
+	moved := false
+	h, err := f.keep(ctx, req.GetName(), func(kept *tcplabv1.FleetHost) (*tcplabv1.FleetHost, error) {
+		changed := proto.CloneOf(kept)
+		if req.Drained != nil {
+			changed.Drained = req.GetDrained()
+		}
+		if req.ListenAddress != nil {
+			changed.ListenAddress = req.GetListenAddress()
+		}
+		for name, value := range req.GetLabels() {
+			if value == "" {
+				delete(changed.Labels, name)
+				continue
+			}
+			if changed.Labels == nil {
+				changed.Labels = make(map[string]string)
+			}
+			changed.Labels[name] = value
+		}
+		if most := 64; len(changed.GetLabels()) > most {
+			return nil, rpcerr.New(codes.InvalidArgument, rpcerr.RequestInvalid, "remove some", "host %s would have %d labels, more than %d", req.GetName(), len(changed.GetLabels()), most)
+		}
+		moved = changed.GetListenAddress() != kept.GetListenAddress()
+		return changed, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if moved && f.hosts[req.GetName()] == h {
 		f.redial(h)
 	}
 	return h.message(), nil
@@ -222,8 +263,12 @@ func (f *Fleet) Remove(ctx context.Context, name string) error {
 	if !ok {
 		return unknown(name)
 	}
-	if err := f.cfg.Store.DeleteHost(ctx, name); err != nil {
-		return err
+	h.keeping.Lock()
+	defer h.keeping.Unlock()
+	if h.stored {
+		if err := f.cfg.Store.DeleteHost(ctx, name); err != nil {
+			return err
+		}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -244,22 +289,18 @@ func (f *Fleet) Remove(ctx context.Context, name string) error {
 
 // learn keeps what a host says of itself, where that is news.
 func (f *Fleet) learn(ctx context.Context, name string, said *tcplabv1.Host) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	h, ok := f.hosts[name]
-	if !ok {
-		return unknown(name)
-	}
 	said.Name = name // whatever the agent calls itself
-	if proto.Equal(h.kept.GetHost(), said) {
-		return nil
-	}
-	changed := proto.CloneOf(h.kept)
-	changed.Host = said
-	if err := f.cfg.Store.PutHost(ctx, changed); err != nil {
+	_, err := f.keep(ctx, name, func(kept *tcplabv1.FleetHost) (*tcplabv1.FleetHost, error) {
+		if proto.Equal(kept.GetHost(), said) {
+			return nil, nil
+		}
+		changed := proto.CloneOf(kept)
+		changed.Host = said
+		return changed, nil
+	})
+	if err != nil {
 		return fmt.Errorf("keep what host %s can do: %w", name, err)
 	}
-	h.kept = changed
 	return nil
 }
 

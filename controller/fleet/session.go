@@ -113,22 +113,32 @@ func (f *Fleet) admit(who identity.Identity, hello *tcplabv1.TunnelHello, refuse
 	if lane := hello.GetLane(); lane != tcplabv1.TunnelLane_TUNNEL_LANE_CONTROL && lane != tcplabv1.TunnelLane_TUNNEL_LANE_BULK {
 		return nil, rpcerr.New(codes.InvalidArgument, rpcerr.RequestInvalid, "", "a connection for %v is unknown", lane)
 	}
+	h, err := f.meet(who.Name, member, at)
+	if err != nil {
+		return nil, err
+	}
+	// One that is new is on disk before it is commanded.
+	if _, err := f.keep(f.life, who.Name, func(*tcplabv1.FleetHost) (*tcplabv1.FleetHost, error) { return nil, nil }); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// meet finds the host of an agent, or makes it known, and notes its newest session.
+func (f *Fleet) meet(name string, member *tcplabv1.Principal, at mark) (*host, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	h, ok := f.hosts[who.Name]
+	h, ok := f.hosts[name]
 	if !ok {
-		kept := &tcplabv1.FleetHost{Name: who.Name, CreateTime: member.GetCreateTime()}
+		kept := &tcplabv1.FleetHost{Name: name, CreateTime: member.GetCreateTime()}
 		if kept.GetCreateTime() == nil {
 			kept.CreateTime = timestamppb.Now()
-		}
-		if err := f.cfg.Store.PutHost(f.life, kept); err != nil {
-			return nil, err
 		}
 		h = f.enter(kept)
 	}
 	if at.older(h.newest) {
 		return nil, rpcerr.New(codes.Aborted, rpcerr.Stale, "end the other agent of this name, or have this one join under a name of its own",
-			"a newer session of host %s is here: start %d, session %d", who.Name, h.newest.incarnation, h.newest.session)
+			"a newer session of host %s is here: start %d, session %d", name, h.newest.incarnation, h.newest.session)
 	}
 	h.newest = at
 	return h, nil

@@ -32,7 +32,7 @@ func (s *Store) PutToken(ctx context.Context, token *tcplabv1.Token, secret []by
 	if err != nil {
 		return err
 	}
-	return s.write(ctx, op, func(conn *sql.Conn) error {
+	return s.write(ctx, op, func(ctx context.Context, conn *sql.Conn) error {
 		if _, err := conn.ExecContext(ctx, "DELETE FROM tokens WHERE expires <= ?", time.Now().UnixMilli()); err != nil {
 			return err
 		}
@@ -57,38 +57,58 @@ func (s *Store) DeleteToken(ctx context.Context, id string) error {
 	return s.deleteOne(ctx, "delete the token", "no token has the ID "+id, "DELETE FROM tokens WHERE id = ?", id)
 }
 
-// Enrol uses a token up and lets in whom enter makes of it, both or neither. secret is the SHA-256 of the
-// token's. The errors are ErrToken, that of enter, and ALREADY_EXISTS where a principal of the name is in and
-// replace does not say that it may be.
-func (s *Store) Enrol(ctx context.Context, id string, secret []byte, enter func(*tcplabv1.Token) (m Member, replace bool, err error)) (entered Member, err error) {
-	err = s.write(ctx, "let somebody in", func(conn *sql.Conn) error {
-		var kept, blob []byte
-		var expires int64
-		err := conn.QueryRowContext(ctx, "SELECT secret, expires, token FROM tokens WHERE id = ?", id).Scan(&kept, &expires, &blob)
-		if errors.Is(err, sql.ErrNoRows) {
-			return refusedToken()
-		}
+// Entry is whom a token lets in.
+type Entry struct {
+	Member Member
+	// Replace: one of the name may be in, and is not any more.
+	Replace bool
+	// Audit is written down with it; nil: nothing.
+	Audit *tcplabv1.AuditEntry
+}
+
+// Enrol uses a token up, lets in whom enter makes of it, and writes that down, all or nothing. secret is the SHA-256 of the
+// token's. then is called once it is on disk, before any later change of who is in is. The errors are ErrToken, that of enter, and
+// ALREADY_EXISTS where a principal of the name is in and the entry does not say that it may be.
+func (s *Store) Enrol(ctx context.Context, id string, secret []byte, enter func(*tcplabv1.Token) (Entry, error), then func(Member)) error {
+	var entry Entry
+	return s.writeThen(ctx, "let somebody in", func(ctx context.Context, conn *sql.Conn) error {
+		token, err := useToken(ctx, conn, id, secret)
 		if err != nil {
 			return err
 		}
-		if subtle.ConstantTimeCompare(kept, secret) != 1 || expires <= time.Now().UnixMilli() {
-			return refusedToken()
-		}
-		token := &tcplabv1.Token{}
-		if err := proto.Unmarshal(blob, token); err != nil {
-			return fmt.Errorf("decode a stored token: %w", err)
-		}
-		var replace bool
-		if entered, replace, err = enter(token); err != nil {
+		if entry, err = enter(token); err != nil {
 			return err
 		}
-		if err := insertMember(ctx, conn, entered, replace); err != nil {
+		if err := insertMember(ctx, conn, entry.Member, entry.Replace); err != nil {
 			return err
 		}
-		_, err = conn.ExecContext(ctx, "DELETE FROM tokens WHERE id = ?", id)
-		return err
-	})
-	return entered, err
+		if entry.Audit == nil {
+			return nil
+		}
+		return appendAudit(ctx, conn, entry.Audit)
+	}, func() { then(entry.Member) })
+}
+
+// useToken deletes a token that works, and returns it.
+func useToken(ctx context.Context, conn *sql.Conn, id string, secret []byte) (*tcplabv1.Token, error) {
+	var kept, blob []byte
+	var expires int64
+	err := conn.QueryRowContext(ctx, "SELECT secret, expires, token FROM tokens WHERE id = ?", id).Scan(&kept, &expires, &blob)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, refusedToken()
+	}
+	if err != nil {
+		return nil, err
+	}
+	if subtle.ConstantTimeCompare(kept, secret) != 1 || expires <= time.Now().UnixMilli() {
+		return nil, refusedToken()
+	}
+	token := &tcplabv1.Token{}
+	if err := proto.Unmarshal(blob, token); err != nil {
+		return nil, fmt.Errorf("decode a stored token: %w", err)
+	}
+	_, err = conn.ExecContext(ctx, "DELETE FROM tokens WHERE id = ?", id)
+	return token, err
 }
 
 // refusedToken is ErrToken in the contract's form.
@@ -136,19 +156,19 @@ func (s *Store) Members(ctx context.Context) (all []Member, err error) {
 	return all, storageError(s.dir, op, rows.Err())
 }
 
-// UpdateMember replaces what is kept of one who is in. NOT_FOUND where nobody is.
-func (s *Store) UpdateMember(ctx context.Context, p *tcplabv1.Principal) error {
+// UpdateMember replaces what is kept of one who is in, and calls then as Enrol does. NOT_FOUND where nobody is.
+func (s *Store) UpdateMember(ctx context.Context, p *tcplabv1.Principal, then func()) error {
 	blob, err := proto.Marshal(p)
 	if err != nil {
 		return err
 	}
-	return s.deleteOne(ctx, "change who is in", "nobody of the name "+p.GetName()+" is in",
+	return s.changeOne(ctx, "change who is in", "nobody of the name "+p.GetName()+" is in", then,
 		"UPDATE principals SET principal = ? WHERE kind = ? AND name = ?", blob, p.GetKind(), p.GetName())
 }
 
-// DeleteMember lets one out. NOT_FOUND where nobody of the name is in.
-func (s *Store) DeleteMember(ctx context.Context, kind tcplabv1.PrincipalKind, name string) error {
-	return s.deleteOne(ctx, "let somebody out", "nobody of the name "+name+" is in",
+// DeleteMember lets one out, and calls then as Enrol does. NOT_FOUND where nobody of the name is in.
+func (s *Store) DeleteMember(ctx context.Context, kind tcplabv1.PrincipalKind, name string, then func()) error {
+	return s.changeOne(ctx, "let somebody out", "nobody of the name "+name+" is in", then,
 		"DELETE FROM principals WHERE kind = ? AND name = ?", kind, name)
 }
 
@@ -157,27 +177,32 @@ const maxAudit = 1_000_000
 
 // AppendAudit adds an entry, and numbers it. Where the log is full the oldest goes.
 func (s *Store) AppendAudit(ctx context.Context, entries ...*tcplabv1.AuditEntry) error {
-	return s.write(ctx, "write the audit log", func(conn *sql.Conn) error {
+	return s.write(ctx, "write the audit log", func(ctx context.Context, conn *sql.Conn) error {
 		for _, e := range entries {
-			blob, err := proto.Marshal(e)
-			if err != nil {
-				return err
-			}
-			added, err := conn.ExecContext(ctx, "INSERT INTO audit (entry) VALUES (?)", blob)
-			if err != nil {
-				return err
-			}
-			number, err := added.LastInsertId()
-			if err != nil {
-				return err
-			}
-			e.Number = uint64(number)
-			if _, err := conn.ExecContext(ctx, "DELETE FROM audit WHERE number <= ?", number-maxAudit); err != nil {
+			if err := appendAudit(ctx, conn, e); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+func appendAudit(ctx context.Context, conn *sql.Conn, e *tcplabv1.AuditEntry) error {
+	blob, err := proto.Marshal(e)
+	if err != nil {
+		return err
+	}
+	added, err := conn.ExecContext(ctx, "INSERT INTO audit (entry) VALUES (?)", blob)
+	if err != nil {
+		return err
+	}
+	number, err := added.LastInsertId()
+	if err != nil {
+		return err
+	}
+	e.Number = uint64(number)
+	_, err = conn.ExecContext(ctx, "DELETE FROM audit WHERE number <= ?", number-maxAudit)
+	return err
 }
 
 // Audit reads entries, newest first, at most most of those before a number; 0: from the newest.
@@ -229,7 +254,12 @@ func (s *Store) messages(ctx context.Context, op string, take func([]byte) error
 
 // deleteOne runs a statement that must change a row. NOT_FOUND, with these words, where it changes none.
 func (s *Store) deleteOne(ctx context.Context, op, missing, statement string, args ...any) error {
-	return s.write(ctx, op, func(conn *sql.Conn) error {
+	return s.changeOne(ctx, op, missing, nil, statement, args...)
+}
+
+// changeOne is deleteOne, and calls then as writeThen does.
+func (s *Store) changeOne(ctx context.Context, op, missing string, then func(), statement string, args ...any) error {
+	return s.writeThen(ctx, op, func(ctx context.Context, conn *sql.Conn) error {
 		done, err := conn.ExecContext(ctx, statement, args...)
 		if err != nil {
 			return err
@@ -239,5 +269,5 @@ func (s *Store) deleteOne(ctx context.Context, op, missing, statement string, ar
 			err = rpcerr.New(codes.NotFound, rpcerr.NotFound, "", "%s", missing)
 		}
 		return err
-	})
+	}, then)
 }

@@ -12,7 +12,7 @@ import (
 // NextTerm counts a start of a controller on this directory: every command of it is of this term, and
 // agents refuse those of earlier ones.
 func (s *Store) NextTerm(ctx context.Context) (term uint64, err error) {
-	err = s.write(ctx, "begin a term", func(conn *sql.Conn) error {
+	err = s.write(ctx, "begin a term", func(ctx context.Context, conn *sql.Conn) error {
 		var value int64
 		err := conn.QueryRowContext(ctx, `INSERT INTO counters (name, value) VALUES ('term', 1)
 			ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value`).Scan(&value)
@@ -38,7 +38,7 @@ func (s *Store) PutHost(ctx context.Context, host *tcplabv1.FleetHost) error {
 	if err != nil {
 		return err
 	}
-	return s.write(ctx, "store a host", func(conn *sql.Conn) error {
+	return s.write(ctx, "store a host", func(ctx context.Context, conn *sql.Conn) error {
 		_, err := conn.ExecContext(ctx, "INSERT OR REPLACE INTO hosts (name, host) VALUES (?, ?)", host.GetName(), blob)
 		return err
 	})

@@ -45,7 +45,7 @@ func (s *Store) EarlierRun(ctx context.Context, req Request) (run *tcplabv1.Run,
 	if req.ID == "" {
 		return nil, nil
 	}
-	err = s.write(ctx, "look for the run", func(conn *sql.Conn) error {
+	err = s.write(ctx, "look for the run", func(ctx context.Context, conn *sql.Conn) error {
 		run, err = earlierRun(ctx, conn, req)
 		return err
 	})
@@ -59,8 +59,8 @@ func (s *Store) EarlierRun(ctx context.Context, req Request) (run *tcplabv1.Run,
 // same req.ID asked for something else.
 func (s *Store) CreateRun(ctx context.Context, run *tcplabv1.Run, plan *tcplabv1.RunPlan, req Request) (_ *tcplabv1.Run, created bool, err error) {
 	const op = "store the run"
-	run = proto.CloneOf(run)
-	err = s.write(ctx, op, func(conn *sql.Conn) error {
+	asked := run
+	err = s.write(ctx, op, func(ctx context.Context, conn *sql.Conn) error {
 		if req.ID != "" {
 			earlier, err := earlierRun(ctx, conn, req)
 			if err != nil {
@@ -71,7 +71,7 @@ func (s *Store) CreateRun(ctx context.Context, run *tcplabv1.Run, plan *tcplabv1
 				return nil
 			}
 		}
-		created = true
+		run, created = proto.CloneOf(asked), true
 		run.State = tcplabv1.RunState_RUN_STATE_PENDING
 		run.CreateTime = timestamppb.Now()
 		if err := insertRun(ctx, conn, run, req); err != nil {
@@ -147,7 +147,7 @@ func (s *Store) Commit(ctx context.Context, runID string, c Change) error {
 			return err
 		}
 	}
-	err := s.write(ctx, op, func(conn *sql.Conn) error { return apply(ctx, conn, runID, c) })
+	err := s.write(ctx, op, func(ctx context.Context, conn *sql.Conn) error { return apply(ctx, conn, runID, c) })
 	if err != nil {
 		if c.Files != nil {
 			c.Files.unsettle(err)

@@ -76,6 +76,7 @@ type Store struct {
 	lock    *lock   // nil in a reader
 	writer  *sql.DB // one connection; nil in a reader
 	reader  *sql.DB
+	commits *committer // nil in a reader
 	changed broadcast
 
 	closing sync.Once
@@ -113,6 +114,7 @@ func Open(ctx context.Context, dir string, opts Options) (_ *Store, err error) {
 	if s.reader, err = openDatabase(s.path(databaseFile), "_pragma=query_only(1)"); err != nil {
 		return nil, storageError(dir, "open the database", err)
 	}
+	s.commits = newCommitter(s)
 	if err := s.recover(ctx, opts.Lasting); err != nil {
 		return nil, err
 	}
@@ -147,13 +149,16 @@ func OpenReader(ctx context.Context, dir string) (_ *Store, err error) {
 func (s *Store) Dir() string { return s.dir }
 
 // ReadOnly says whether another process drives the runs of this directory.
-func (s *Store) ReadOnly() bool { return s.writer == nil }
+func (s *Store) ReadOnly() bool { return s.commits == nil }
 
 // Close ends all watches, closes the database and gives the directory back.
 // Calling it again returns the same.
 func (s *Store) Close() error {
 	s.closing.Do(func() {
 		s.changed.close()
+		if s.commits != nil {
+			s.commits.end()
+		}
 		var errs []error
 		for _, db := range []*sql.DB{s.reader, s.writer} {
 			if db != nil {
@@ -246,34 +251,4 @@ func newProvider(db *sql.DB) (*goose.Provider, error) {
 func newerDatabase(have, want int64) error {
 	return rpcerr.New(codes.FailedPrecondition, rpcerr.Storage, "use that tcplab, or another state directory",
 		"the database has version %d and was written by a newer tcplab; this one knows version %d", have, want)
-}
-
-// write runs change in one transaction of the only writing connection, and
-// wakes the watchers when it is committed.
-func (s *Store) write(ctx context.Context, op string, change func(*sql.Conn) error) (err error) {
-	if s.writer == nil {
-		return rpcerr.New(codes.FailedPrecondition, rpcerr.Busy, "ask the tcplab that drives it",
-			"%s: another process drives the runs in %s", op, s.dir)
-	}
-	conn, err := s.writer.Conn(ctx)
-	if err != nil {
-		return storageError(s.dir, op, err)
-	}
-	defer func() { err = errors.Join(err, storageError(s.dir, op, conn.Close())) }()
-	// Not sql.Tx: when its Commit fails the connection goes back to the pool
-	// with the transaction still open.
-	if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
-		return storageError(s.dir, op, err)
-	}
-	err = change(conn)
-	if err == nil {
-		_, err = conn.ExecContext(ctx, "COMMIT")
-	}
-	if err != nil {
-		// Fails where SQLite has rolled back by itself, which is as good.
-		_, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
-		return storageError(s.dir, op, err)
-	}
-	s.changed.wake()
-	return nil
 }
