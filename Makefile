@@ -96,9 +96,14 @@ bench-virtual: ## those of virtual time alone; takes the guest kernel (bin/tcpla
 	@$(MAKE) --no-print-directory bench RUN='^virtual time'
 
 .PHONY: bench-fleet
-bench-fleet: ## a controller with simulated agents over TCP and TLS: make bench-fleet [AGENTS=100,1000]
+bench-fleet: ## a controller with simulated agents over TCP and TLS: make bench-fleet [AGENTS=100,1000,5000] [FOR=1m]
 	@go build -o bin/benchfleet ./tests/benchfleet
-	@bin/benchfleet -agents "$(or $(AGENTS),100,1000)"
+	@bin/benchfleet -agents "$(or $(AGENTS),100,1000,5000)" -for "$(or $(FOR),1m)"
+
+.PHONY: soak
+soak: build ## a real fleet in trouble while runs go on: make soak [DURATION=10m] [SEED=1]
+	@go build -o bin/soak ./tests/soak
+	@bin/soak -duration "$(or $(DURATION),10m)" -seed "$(or $(SEED),0)"
 
 .PHONY: microbench
 microbench: setup ## the packages' own benchmarks, medians of 5

@@ -11,10 +11,12 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// Buffers of one connection for gRPC, in bytes: commands are small, results are not.
+// Buffers of one connection for gRPC, in bytes: commands are small, results are not. What is read comes out of TLS in whole
+// records (16 KiB, RFC 8446, section 5.1), which keeps them itself: a large buffer behind it would hold them once more, for each host.
 const (
 	controlBuffer = 4 << 10
 	bulkBuffer    = 32 << 10
+	readBuffer    = 4 << 10
 )
 
 // Call makes a gRPC client of one connection, over which TLS is spoken already. It ends with the connection, and
@@ -36,7 +38,7 @@ func Call(conn net.Conn, bulk bool, options ...grpc.DialOption) (client *grpc.Cl
 	}
 	options = append(append([]grpc.DialOption{
 		grpc.WithContextDialer(dial), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithIdleTimeout(0),
-		grpc.WithReadBufferSize(buffer), grpc.WithWriteBufferSize(buffer),
+		grpc.WithReadBufferSize(readBuffer), grpc.WithWriteBufferSize(buffer),
 		grpc.WithDisableServiceConfig(),
 	}, DialOptions()...), options...)
 	client, err = grpc.NewClient("passthrough:///agent", options...)

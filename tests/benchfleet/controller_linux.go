@@ -11,11 +11,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
+	"runtime/pprof"
 	"strings"
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
 	"github.com/tcplab/tcplab/controller/access"
@@ -97,6 +100,17 @@ func control(where string, in io.Reader, out io.Writer) (err error) {
 		return err
 	}
 	for lines := bufio.NewScanner(in); lines.Scan(); {
+		if lines.Text() == "drive" {
+			tasks.Go(func() {
+				if err := drive(ctx, st, hosts, term, log); err != nil {
+					fmt.Fprintln(os.Stderr, "benchfleet: drive runs:", err)
+				}
+			})
+			if err := say.Encode(answer{}); err != nil {
+				return err
+			}
+			continue
+		}
 		a, err := obey(ctx, lines.Text(), gate, hosts)
 		if err != nil {
 			a.Error = err.Error()
@@ -113,18 +127,22 @@ func obey(ctx context.Context, line string, gate *access.Access, hosts *fleet.Fl
 	var n int
 	switch {
 	case line == "memory":
+		if a.Peak, err = residentOf(os.Getpid()); err != nil {
+			return a, err
+		}
 		debug.FreeOSMemory()
-		a.Memory, err = resident()
+		a.Memory, err = residentOf(os.Getpid())
+		a.Goroutines = runtime.NumGoroutine()
+	case strings.HasPrefix(line, "heap "):
+		err = profile(strings.TrimPrefix(line, "heap "))
 	case line == "fanout":
 		a.P50, a.P99, err = fanOut(ctx, hosts)
-	case scan(line, "tokens %d", &n):
-		for i := range n {
-			secret, _, err := gate.CreateToken(ctx, &tcplabv1.CreateTokenRequest{Kind: tcplabv1.PrincipalKind_PRINCIPAL_KIND_AGENT, Name: fmt.Sprintf("host-%d", i)})
-			if err != nil {
-				return a, err
-			}
-			a.Tokens = append(a.Tokens, secret)
+	case strings.HasPrefix(line, "tokens "):
+		var prefix string
+		if _, err := fmt.Sscanf(line, "tokens %s %d", &prefix, &n); err != nil {
+			return a, err
 		}
+		a.Tokens, err = tokens(ctx, gate, prefix, n)
 	case scan(line, "await %d", &n):
 		err = await(hosts, n)
 	default:
@@ -138,9 +156,35 @@ func scan(line, format string, n *int) bool {
 	return err == nil
 }
 
-// resident is the memory that the kernel counts for this process, in bytes (proc(5), statm).
-func resident() (int64, error) {
-	content, err := os.ReadFile("/proc/self/statm")
+// atOnce is how many tokens are made, and agents join, at a time.
+const atOnce = 64
+
+// tokens makes a token for each of n hosts.
+func tokens(ctx context.Context, gate *access.Access, prefix string, n int) ([]string, error) {
+	all := make([]string, n)
+	var making errgroup.Group
+	making.SetLimit(atOnce)
+	for i := range all {
+		making.Go(func() (err error) {
+			all[i], _, err = gate.CreateToken(ctx, &tcplabv1.CreateTokenRequest{Kind: tcplabv1.PrincipalKind_PRINCIPAL_KIND_AGENT, Name: fmt.Sprintf("%s-%d", prefix, i)})
+			return err
+		})
+	}
+	return all, making.Wait()
+}
+
+// profile writes what the heap holds (go tool pprof).
+func profile(path string) error {
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(pprof.WriteHeapProfile(file), file.Close())
+}
+
+// residentOf is the memory that the kernel counts for a process, in bytes (proc(5), statm).
+func residentOf(pid int) (int64, error) {
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	if err != nil {
 		return 0, err
 	}
@@ -168,7 +212,7 @@ func connected(hosts *fleet.Fleet) (names []string) {
 
 // await waits until that many hosts are there.
 func await(hosts *fleet.Fleet, n int) error {
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	limit := time.After(awaitWithin)
 	for {
@@ -184,9 +228,13 @@ func await(hosts *fleet.Fleet, n int) error {
 	}
 }
 
-// fanOut commands all hosts at once, and says when they had acknowledged it, counted from the first.
+// fanOutMost is how many hosts are commanded at once.
+const fanOutMost = 1000
+
+// fanOut commands hosts at once, and says when they had acknowledged it, counted from the first.
 func fanOut(ctx context.Context, hosts *fleet.Fleet) (p50, p99 time.Duration, err error) {
 	names := connected(hosts)
+	names = names[:min(len(names), fanOutMost)]
 	took := make([]time.Duration, len(names))
 	errs := make([]error, len(names))
 	var calls sync.WaitGroup

@@ -2,7 +2,9 @@
 // and TLS on the loopback, to a controller's access and fleet in a process of its own, whose memory is read from
 // the kernel.
 //
-//	make bench-fleet [AGENTS=100,1000]
+//	make bench-fleet [AGENTS=100,1000,5000] [FOR=1m]
+//
+// The second table has hosts that leave chunks of samples, which the controller's runs fetch, check, store and acknowledge.
 //
 // It refuses to say anything of agents' own work: they do nothing.
 package main
@@ -39,9 +41,13 @@ func main() {
 	if len(os.Args) == 3 && os.Args[1] == controllerRole {
 		err = control(os.Args[2], os.Stdin, os.Stdout)
 	} else {
-		counts := flag.String("agents", "100,1000", "how many agents, in turn")
+		var o options
+		flag.StringVar(&o.agents, "agents", "100,1000,5000", "how many agents, in turn; empty: none")
+		flag.DurationVar(&o.ingest, "for", time.Minute, "how long samples are taken in; 0: not at all")
+		flag.Float64Var(&o.rate, "rate", 60, "MB/s that are left to be taken in; 0: as much as can be")
+		flag.StringVar(&o.heap, "heap", "", "write the controller's heap with all agents into this file (pprof)")
 		flag.Parse()
-		err = bench(*counts)
+		err = bench(o)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "benchfleet:", err)
@@ -49,22 +55,51 @@ func main() {
 	}
 }
 
-// bench measures with each number of agents, and prints a table.
-func bench(counts string) error {
+// options are the command line's.
+type options struct {
+	agents string
+	ingest time.Duration
+	rate   float64 // MB/s
+	heap   string
+}
+
+// errMissed is the error of a target that was missed.
+var errMissed = errors.New("missed")
+
+// Targets of a row: memory of an agent, the slowest of the quickest 99% of a fan-out, all back after a restart; and how much more
+// an agent may take among few than among many.
+const (
+	memoryMost = 250e3
+	fanOutP99  = time.Second
+	backWithin = time.Minute
+)
+
+// bench measures with each number of agents, then the ingest, and prints a table of each. The error says what was missed.
+func bench(o options) error {
 	if err := manyFiles(); err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stdout, "%8s  %14s  %16s  %12s  %12s\n", "agents", "KB each", "fan-out p50", "p99", "back after")
-	for word := range strings.SplitSeq(counts, ",") {
-		n, err := strconv.Atoi(word)
-		if err != nil || n < 1 {
-			return fmt.Errorf("-agents %q: want whole numbers above 0", counts)
-		}
-		if err := measure(n); err != nil {
-			return fmt.Errorf("%d agents: %w", n, err)
+	var missed error
+	if o.agents != "" {
+		fmt.Fprintf(os.Stdout, "%8s  %8s  %10s  %10s  %10s  %12s  %12s  %12s\n", "agents", "joins/s", "KB each", "at most", "goroutines", "fan-out p50", "p99", "back after")
+		for word := range strings.SplitSeq(o.agents, ",") {
+			n, err := strconv.Atoi(word)
+			if err != nil || n < 1 {
+				return fmt.Errorf("-agents %q: want whole numbers above 0", o.agents)
+			}
+			if err := measure(n, o.heap); err != nil {
+				err = fmt.Errorf("%d agents: %w", n, err)
+				if !errors.Is(err, errMissed) {
+					return err
+				}
+				missed = errors.Join(missed, err)
+			}
 		}
 	}
-	return nil
+	if o.ingest < 2*time.Second {
+		return missed
+	}
+	return errors.Join(missed, ingest(o.ingest, o.rate*1e6))
 }
 
 // manyFiles raises the limit of open files: each agent has two connections.
@@ -77,8 +112,11 @@ func manyFiles() error {
 	return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
 }
 
+// warmUp is how many agents are there before anything is measured: what the first ones cost is no agent's.
+const warmUp = 20
+
 // measure is one row.
-func measure(n int) error {
+func measure(n int, heap string) error {
 	dir, err := os.MkdirTemp("", "tcplab-benchfleet-")
 	if err != nil {
 		return err
@@ -89,42 +127,37 @@ func measure(n int) error {
 		return err
 	}
 	defer func() { _ = c.end() }()
-	idle, err := c.memory()
+	credentials, err := c.join("warm", warmUp)
 	if err != nil {
 		return err
 	}
-	tokens, err := c.ask(fmt.Sprintf("tokens %d", n))
+	first := simulate(credentials, c.address, &idleAgent{})
+	defer first.stop()
+	if _, err := c.ask(fmt.Sprintf("await %d", warmUp)); err != nil {
+		return err
+	}
+	idle, err := c.ask("memory")
 	if err != nil {
 		return err
 	}
-	var credentials []*identity.Credential
-	var mu sync.Mutex
-	var joining errgroup.Group
-	joining.SetLimit(16)
-	for _, text := range tokens.Tokens {
-		joining.Go(func() error {
-			token, err := identity.ParseToken(text)
-			if err != nil {
-				return err
-			}
-			credential, _, err := identity.Join(context.Background(), c.address, token, "")
-			mu.Lock()
-			credentials = append(credentials, credential)
-			mu.Unlock()
-			return err
-		})
-	}
-	if err := joining.Wait(); err != nil {
+	began := time.Now()
+	if credentials, err = c.join("host", n); err != nil {
 		return err
 	}
-	agents := simulate(credentials, c.address)
+	joined := time.Since(began)
+	agents := simulate(credentials, c.address, &idleAgent{})
 	defer agents.stop()
-	if _, err := c.ask(fmt.Sprintf("await %d", n)); err != nil {
+	if _, err := c.ask(fmt.Sprintf("await %d", n+warmUp)); err != nil {
 		return err
 	}
-	full, err := c.memory()
+	full, err := c.ask("memory")
 	if err != nil {
 		return err
+	}
+	if heap != "" {
+		if _, err := c.ask("heap " + heap); err != nil {
+			return err
+		}
 	}
 	spread, err := c.ask("fanout")
 	if err != nil {
@@ -139,13 +172,44 @@ func measure(n int) error {
 		return err
 	}
 	defer func() { _ = again.end() }()
-	if _, err := again.ask(fmt.Sprintf("await %d", n)); err != nil {
+	if _, err := again.ask(fmt.Sprintf("await %d", n+warmUp)); err != nil {
 		return err
 	}
 	back := time.Since(restarted)
-	fmt.Fprintf(os.Stdout, "%8d  %14.0f  %16v  %12v  %12v\n", n, float64(full-idle)/1e3/float64(n),
-		spread.P50.Round(time.Microsecond), spread.P99.Round(time.Microsecond), back.Round(10*time.Millisecond))
-	return nil
+	each := float64(full.Memory-idle.Memory) / float64(n)
+	fmt.Fprintf(os.Stdout, "%8d  %8.0f  %10.0f  %10.0f  %10.1f  %12v  %12v  %12v\n", n, float64(n)/joined.Seconds(), each/1e3, float64(full.Peak-idle.Memory)/1e3/float64(n),
+		float64(full.Goroutines-idle.Goroutines)/float64(n), spread.P50.Round(time.Microsecond), spread.P99.Round(time.Microsecond), back.Round(10*time.Millisecond))
+	if each > memoryMost {
+		err = errors.Join(err, fmt.Errorf("%w: an agent takes %.0f KB, permitted are %.0f", errMissed, each/1e3, memoryMost/1e3))
+	}
+	if spread.P99 > fanOutP99 {
+		err = errors.Join(err, fmt.Errorf("%w: a fan-out took %v, permitted are %v", errMissed, spread.P99, fanOutP99))
+	}
+	if back > backWithin {
+		err = errors.Join(err, fmt.Errorf("%w: all were back after %v, permitted are %v", errMissed, back, backWithin))
+	}
+	return err
+}
+
+// join has n agents join, many at a time.
+func (c *controllerProcess) join(prefix string, n int) ([]*identity.Credential, error) {
+	made, err := c.ask(fmt.Sprintf("tokens %s %d", prefix, n))
+	if err != nil {
+		return nil, err
+	}
+	credentials := make([]*identity.Credential, n)
+	var joining errgroup.Group
+	joining.SetLimit(atOnce)
+	for i, text := range made.Tokens {
+		joining.Go(func() error {
+			token, err := identity.ParseToken(text)
+			if err == nil {
+				credentials[i], _, err = identity.Join(context.Background(), c.address, token, "")
+			}
+			return err
+		})
+	}
+	return credentials, joining.Wait()
 }
 
 // controllerProcess is the other process.
@@ -159,11 +223,13 @@ type controllerProcess struct {
 
 // answer is what it says.
 type answer struct {
-	Address  string
-	Tokens   []string
-	P50, P99 time.Duration
-	Memory   int64 // bytes
-	Error    string
+	Address    string
+	Tokens     []string
+	P50, P99   time.Duration
+	Memory     int64 // bytes after a collection
+	Peak       int64 // bytes before it
+	Goroutines int
+	Error      string
 }
 
 func startController(dir, address string) (*controllerProcess, error) {
@@ -205,12 +271,6 @@ func (c *controllerProcess) ask(line string) (answer, error) {
 	return c.read()
 }
 
-// memory is what the process holds after a collection.
-func (c *controllerProcess) memory() (int64, error) {
-	a, err := c.ask("memory")
-	return a.Memory, err
-}
-
 // end has it end. Again does nothing.
 func (c *controllerProcess) end() error {
 	if c.cmd.ProcessState != nil {
@@ -220,6 +280,9 @@ func (c *controllerProcess) end() error {
 	return c.cmd.Wait()
 }
 
+// realCapabilities is about how many a real host tells of, which the controller keeps.
+const realCapabilities = 40
+
 // idleAgent answers what a fleet asks of every host.
 type idleAgent struct {
 	tcplabv1.UnimplementedAgentServiceServer
@@ -228,7 +291,13 @@ type idleAgent struct {
 
 // GetHost is AgentService's.
 func (*idleAgent) GetHost(context.Context, *tcplabv1.GetHostRequest) (*tcplabv1.GetHostResponse, error) {
-	return &tcplabv1.GetHostResponse{Host: &tcplabv1.Host{Name: "simulated", Cpus: 1}}, nil
+	host := &tcplabv1.Host{Name: "simulated", Cpus: 1, AutoEngine: tcplabv1.Engine_ENGINE_WIRE, AutoEngineReason: "the kernel has no sch_netem"}
+	for i := range realCapabilities {
+		host.Capabilities = append(host.Capabilities, &tcplabv1.Capability{
+			Name: fmt.Sprintf("qdisc.number%d", i), Group: "qdisc", State: tcplabv1.CapabilityState_CAPABILITY_STATE_PRESENT, Detail: "it was tried out in a namespace",
+		})
+	}
+	return &tcplabv1.GetHostResponse{Host: host}, nil
 }
 
 // ReadClock is AgentService's.
@@ -251,9 +320,9 @@ type simulated struct {
 }
 
 // simulate has an agent for each credential. They share one server, as they are one process.
-func simulate(credentials []*identity.Credential, address string) *simulated {
+func simulate(credentials []*identity.Credential, address string, agent tcplabv1.AgentServiceServer) *simulated {
 	s := &simulated{server: grpc.NewServer(append(tunnel.ServerOptions(), grpc.ReadBufferSize(4<<10), grpc.WriteBufferSize(4<<10))...)}
-	tcplabv1.RegisterAgentServiceServer(s.server, &idleAgent{})
+	tcplabv1.RegisterAgentServiceServer(s.server, agent)
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	lis := tunnel.NewListener()
