@@ -72,7 +72,10 @@ func (s *soak) stored(ctx context.Context, counts map[string]int) (map[string]st
 			found[r.GetId()] = r.GetState().String()
 			counts["runs "+r.GetState().String()]++
 			if r.GetFailure() != "" {
-				counts["failed by "+r.GetFailureReason().String()]++
+				by := "failed by " + r.GetFailureReason().String()
+				if counts[by]++; counts[by] <= 3 {
+					fmt.Fprintf(os.Stdout, "%s %v: %.300s\n", r.GetId(), r.GetHosts(), r.GetFailure())
+				}
 			}
 			errs = append(errs, whole(ctx, st, r, counts))
 		}

@@ -1,14 +1,12 @@
 // Command soak leaves a real fleet in trouble for a while: a controller and agents as processes on machines of their own
-// (package fleet) are killed with -9, cut off and starved of disk at random moments, while runs go on. At the end nothing may be
+// (package fleet) are killed with -9, cut off, starved of disk and given a wrong time at random moments, while runs go on. At the end nothing may be
 // lost, left, stuck or leaked.
 //
 //	make soak [DURATION=10m] [SEED=1]
 //
 // The schedule follows from the seed, which is printed; when a fault meets what is up to the machine.
 //
-// It refuses to skew a clock: time namespaces do not hold CLOCK_REALTIME (time_namespaces(7)), the program is static and reads it
-// without a system call (vdso(7)), and the machine's own clock is everybody's. What a clock that jumps does is told by the tests of
-// controller/fleet.
+// It refuses to skew clocks by more than certificates allow for: a host that is further behind is refused by TLS, and rightly.
 package main
 
 import (

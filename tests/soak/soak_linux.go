@@ -214,7 +214,7 @@ func (s *soak) trouble(ctx context.Context, duration time.Duration) error {
 		pause(ctx, s.within(time.Second, 6*time.Second))
 		host := s.hosts[s.random.IntN(len(s.hosts))]
 		var err error
-		switch s.random.IntN(10) {
+		switch s.random.IntN(12) {
 		case 0, 1, 2:
 			err = s.killAgent(ctx, host, s.within(0, 3*time.Second))
 		case 3, 4:
@@ -223,6 +223,8 @@ func (s *soak) trouble(ctx context.Context, duration time.Duration) error {
 			err = s.cut(ctx, host, s.within(time.Second, 20*time.Second), s.random.IntN(3) == 0)
 		case 7, 8:
 			err = s.fill(ctx, host, s.within(2*time.Second, 8*time.Second))
+		case 9, 10:
+			err = s.skew(ctx, host)
 		default:
 			err = s.fill(ctx, controller, s.within(2*time.Second, 8*time.Second))
 		}
@@ -296,6 +298,66 @@ func (s *soak) fill(ctx context.Context, machine string, length time.Duration) e
 	return s.revive()
 }
 
+// skewMost is below what a new certificate allows for (controller/access).
+const skewMost = 4 * time.Minute
+
+// skew sets a host's clock, for as long as its agent lives, and waits until the controller has found out.
+func (s *soak) skew(ctx context.Context, host string) error {
+	ahead := (s.within(0, 2*skewMost) - skewMost).Round(time.Second)
+	s.faults["clock skewed"]++
+	s.say("skew the clock of %s by %v", host, ahead)
+	if !s.fleet.Runs(host) {
+		return nil
+	}
+	if err := s.fleet.SkewClock(host, ahead); err != nil {
+		return err
+	}
+	limit := time.Now().Add(skewFound)
+	for ctx.Err() == nil {
+		found, err := s.offset(ctx, host)
+		if err == nil && (found-ahead).Abs() < time.Second {
+			return nil
+		}
+		if time.Now().After(limit) {
+			s.mu.Lock()
+			s.errors = append(s.errors, fmt.Errorf("after %v the controller takes the clock of %s to be %v ahead, and it is %v, error %w", skewFound, host, found, ahead, err))
+			s.mu.Unlock()
+			return nil
+		}
+		pause(ctx, time.Second)
+	}
+	return nil
+}
+
+// skewFound bounds how long a controller takes to see that a clock was set: the agent may have started just now and be waiting
+// to dial, up to 15 s, and is asked each 4 s.
+const skewFound = 40 * time.Second
+
+// offset is how far the controller takes a host's clock to be ahead.
+func (s *soak) offset(ctx context.Context, host string) (time.Duration, error) {
+	out, err := s.fleet.Admin(ctx, "hosts", "list", "-o", "json")
+	if err != nil {
+		return 0, err
+	}
+	var page struct {
+		Hosts []struct {
+			Name  string `json:"name"`
+			Clock struct {
+				Offset string `json:"offset"`
+			} `json:"clock"`
+		} `json:"hosts"`
+	}
+	if err := json.Unmarshal([]byte(out), &page); err != nil {
+		return 0, err
+	}
+	for _, h := range page.Hosts {
+		if h.Name == host {
+			return time.ParseDuration(h.Clock.Offset)
+		}
+	}
+	return 0, fmt.Errorf("no host is called %s", host)
+}
+
 // revive starts what has ended by itself.
 func (s *soak) revive() error {
 	if !s.fleet.Runs(controller) {
@@ -331,9 +393,12 @@ func (s *soak) age(ctx context.Context, length time.Duration) error {
 	end := time.Now().Add(length)
 	for time.Now().Before(end) && ctx.Err() == nil {
 		host := s.hosts[s.random.IntN(len(s.hosts))]
-		if s.random.IntN(2) == 0 {
+		switch s.random.IntN(3) {
+		case 0:
 			err = s.cut(ctx, host, s.within(time.Second, 12*time.Second), false)
-		} else {
+		case 1:
+			err = s.skew(ctx, host)
+		default:
 			err = s.fill(ctx, host, s.within(time.Second, 3*time.Second))
 		}
 		if err != nil {
@@ -346,7 +411,7 @@ func (s *soak) age(ctx context.Context, length time.Duration) error {
 	if err := s.settle(ctx); err != nil {
 		return err
 	}
-	after, err := s.holdings()
+	after, err := s.holdings(ctx)
 	if err != nil {
 		return err
 	}
@@ -387,7 +452,7 @@ func (s *soak) fresh(ctx context.Context) (map[string]holding, error) {
 	if err := s.settle(ctx); err != nil {
 		return nil, err
 	}
-	before, err := s.holdings()
+	before, err := s.holdings(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -428,10 +493,13 @@ func (s *soak) start() error {
 	return nil
 }
 
-// holdings looks at what idle processes hold, and ends them.
-func (s *soak) holdings() (map[string]holding, error) {
+// holdings looks at what idle processes hold, and ends them; the controller last, when it has let go of the hosts.
+func (s *soak) holdings(ctx context.Context) (map[string]holding, error) {
 	all := map[string]holding{}
 	for _, name := range append(slices.Clone(s.hosts), controller) {
+		if name == controller {
+			pause(ctx, 3*time.Second)
+		}
 		descriptors, err := s.fleet.Descriptors(name)
 		if err != nil {
 			return nil, err
